@@ -1,0 +1,78 @@
+import type { z } from 'zod'
+import type { ReplicationPolicy } from '#shared/messages/policy.ts'
+import type {
+  CloudView,
+  EventView,
+  JobView,
+  PointView,
+  ServerView,
+  StatusView,
+  VaultView,
+  VmView,
+} from './views.ts'
+
+/** A recovery point as a person names it: "latest", "<epoch>.<seq>". */
+export type PointChoice = string
+
+/**
+ * Everything the admin socket can ask of the coordinator; the engine implements it. `vault`, `vm`, `server` are names or
+ * ids; an ambiguous name is refused and the candidates are named. Operations that take time answer the job at once.
+ * Every refusal is a HotsiteError: `not-found`, `vm-busy`, `operation-not-allowed`, …
+ */
+export interface CoordinatorService {
+  createVault(request: {
+    name: string
+    region: string
+    subscription: string
+    certificatePem?: string
+  }): Promise<VaultView>
+  listVaults(): Promise<readonly VaultView[]>
+  showVault(vault: string): Promise<VaultView>
+  /** PEM or DER in base64 of an X.509 certificate; replaces the present one. */
+  setVaultCertificate(vault: string, certificate: string): Promise<VaultView>
+  /** The registration file's text (JSON, signed by the vault key). Needs a vault certificate. */
+  issueCredentials(vault: string): Promise<{ fileName: string; content: string; expiresAtMs: number }>
+  regenerateKey(vault: string): Promise<VaultView>
+
+  listServers(): Promise<readonly ServerView[]>
+  showServer(server: string): Promise<ServerView>
+  removeServer(server: string): Promise<void>
+
+  listClouds(): Promise<readonly CloudView[]>
+  /** Clouds are "<vmm server>/<cloud>", or just the cloud when only one has that name. */
+  pairClouds(request: {
+    source: string
+    target: string
+    policy: ReplicationPolicy
+    networkMap: Readonly<Record<string, string>>
+  }): Promise<CloudView>
+  unpairCloud(source: string): Promise<void>
+
+  listVms(): Promise<readonly VmView[]>
+  showVm(vm: string): Promise<VmView>
+  protect(vm: string, options: { policy?: Partial<ReplicationPolicy> }): Promise<JobView>
+  unprotect(vm: string, options: { keepReplica: boolean }): Promise<JobView>
+  setPolicy(vm: string, policy: Partial<ReplicationPolicy>): Promise<JobView>
+  pause(vm: string): Promise<JobView>
+  resume(vm: string): Promise<JobView>
+  resync(vm: string): Promise<JobView>
+
+  listPoints(vm: string): Promise<readonly PointView[]>
+  pinPoint(vm: string, point: PointChoice, pinned: boolean): Promise<void>
+
+  testFailover(vm: string, options: { point: PointChoice; network: string | null }): Promise<JobView>
+  cleanupTest(vm: string, options: { notes: string; outcome: 'passed' | 'failed' }): Promise<JobView>
+  plannedFailover(vm: string): Promise<JobView>
+  unplannedFailover(vm: string, options: { point: PointChoice; shutDownSource: boolean }): Promise<JobView>
+  changePoint(vm: string, options: { point: PointChoice }): Promise<JobView>
+  commit(vm: string): Promise<JobView>
+  reverse(vm: string): Promise<JobView>
+
+  listJobs(options: { limit: number }): Promise<readonly JobView[]>
+  showJob(job: string): Promise<JobView>
+  /** Resolves with the job when it changed after `afterVersion` milliseconds-old view, or when `signal` aborts. */
+  watchJob(job: string, signal: AbortSignal): AsyncIterable<JobView>
+  cancelJob(job: string): Promise<JobView>
+  listEvents(options: { limit: number }): Promise<readonly EventView[]>
+  status(): Promise<StatusView>
+}

@@ -1,0 +1,117 @@
+import type { DiskId, FabricVmId, VmId } from '#shared/ids.ts'
+import type { ResyncCause } from '#shared/messages/commands.ts'
+
+/** What is asked of one source VM; kept in buffer.db, so that it survives the coordinator (I12). */
+export interface SourceVm {
+  readonly vmId: VmId
+  readonly fabricVmId: FabricVmId
+  readonly epoch: number
+}
+
+export interface SourceVmState extends SourceVm {
+  /** The newest point captured into the buffer. */
+  readonly sealedSeq: number
+  /** The newest point the target durably holds. Deltas up to it are released (I2). */
+  readonly ackedSeq: number
+  readonly ackedCapturedAtMs: number | null
+  readonly bufferedBytes: number
+  /** Not null: deltas mean nothing until a synchronization has run. */
+  readonly needsSync: ResyncCause | null
+}
+
+export interface CaptureStats {
+  readonly scannedBytes: number
+  readonly changedBlocks: number
+  readonly changedBytes: number
+  /** Payload after zero detection and compression. */
+  readonly storedBytes: number
+  readonly freezeMs: number
+  readonly captureMs: number
+}
+
+/** A delta that rests in buffer.db, whole. */
+export interface SealedDelta {
+  readonly vmId: VmId
+  readonly epoch: number
+  readonly seq: number
+  readonly baseSeq: number
+  readonly capturedAtMs: number
+  readonly consistency: 'crash' | 'application'
+  readonly disks: readonly {
+    readonly diskId: DiskId
+    readonly sizeBytes: number
+    readonly batchCount: number
+  }[]
+  /** Encoded `Signed` of its `PointManifest`. */
+  readonly manifest: Uint8Array
+  readonly stats: CaptureStats
+}
+
+/** Ready for the wire: `payload` is the concatenation of the stored blocks (see Blocks in hotsite.proto). */
+export interface StoredBatch {
+  readonly batch: number
+  readonly blockIndexes: readonly number[]
+  readonly storedBytes: readonly number[]
+  readonly payload: Buffer
+}
+
+export type CaptureOutcome =
+  | { readonly kind: 'sealed'; readonly delta: SealedDelta }
+  /** Nothing was captured and nothing is lost: the tracker (the stored leaves) goes on collecting (I13). */
+  | { readonly kind: 'buffer-full'; readonly bufferedBytes: number; readonly maxBytes: number }
+  | { readonly kind: 'needs-sync'; readonly cause: ResyncCause }
+
+/**
+ * One synchronization: initial replication, resynchronization, reverse replication. Reads a snapshot that is held
+ * open, compares with the target's tree, and yields only blocks that differ. Interrupted, it starts over from a new
+ * snapshot, and what the target already has is found equal (I7).
+ */
+export interface SyncSession extends AsyncDisposable {
+  readonly seq: number
+  readonly baseSeq: number
+  readonly capturedAtMs: number
+  readonly consistency: 'crash' | 'application'
+  readonly freezeMs: number
+  readonly disks: readonly {
+    readonly diskId: DiskId
+    readonly sizeBytes: number
+    readonly groupCount: number
+  }[]
+  /** Reads and hashes groups [first, first+count) of the snapshot, compares with the target's level-1 nodes (32 bytes each), answers the groups that differ. */
+  differingGroups(request: { diskId: DiskId; first: number; targetNodes: Buffer }): Promise<readonly number[]>
+  /** Blocks of one group whose leaf differs from the target's (256 × 32 bytes), as batches of up to 1 MiB raw, numbered from `firstBatch`. */
+  differingBlocks(request: {
+    diskId: DiskId
+    group: number
+    targetLeaves: Buffer
+    firstBatch: number
+    compress: boolean
+  }): Promise<readonly StoredBatch[]>
+  /** After every group was compared: the signed description of the point. */
+  manifest(): Promise<{ readonly manifest: Uint8Array; readonly stats: CaptureStats }>
+  /** The target acknowledged the point: the trees, seq and acked cursor become durable in one transaction. */
+  commit(): Promise<void>
+}
+
+/**
+ * Everything at the source that touches disks and buffer.db, behind one worker (DESIGN §5): capture, hash trees,
+ * the buffer and its cursors. One owner, calls of one VM are serialized.
+ */
+export interface CaptureEngine extends AsyncDisposable {
+  add(vm: SourceVm, cause: ResyncCause): Promise<void>
+  /** Raises the epoch of a known VM or marks it for a synchronization. */
+  requireSync(vmId: VmId, cause: ResyncCause): Promise<void>
+  forget(vmId: VmId): Promise<void>
+  states(): Promise<readonly SourceVmState[]>
+  state(vmId: VmId): Promise<SourceVmState | undefined>
+  /** One copy cycle: snapshot, scan or tracked extents, hash, compress, and a seal in one transaction with the trees. */
+  capture(vmId: VmId, options: { compress: boolean }): Promise<CaptureOutcome>
+  /** The oldest sealed delta above `afterSeq`. */
+  nextDelta(vmId: VmId, afterSeq: number): Promise<SealedDelta | undefined>
+  readBatch(request: { vmId: VmId; seq: number; diskId: DiskId; batch: number }): Promise<StoredBatch>
+  /** The point of `seq` is durable at the target: advances the cursor, frees the buffer, releases the base (I2). Repeatable. */
+  acknowledge(vmId: VmId, seq: number): Promise<void>
+  /** newestSeq: the target's, so that seq goes on above it. */
+  openSync(vmId: VmId, options: { newestSeq: number }): Promise<SyncSession>
+  usage(): Promise<{ readonly bufferedBytes: number; readonly maxBytes: number }>
+}

@@ -1,0 +1,65 @@
+import type { DiskId, FabricVmId } from '#shared/ids.ts'
+
+export type Consistency = 'crash' | 'application'
+
+export interface Extent {
+  readonly offsetBytes: number
+  readonly lengthBytes: number
+}
+
+/** One disk of a snapshot. Reads see the instant of the snapshot, whatever the VM writes meanwhile. */
+export interface SnapshotDisk {
+  readonly diskId: DiskId
+  readonly sizeBytes: number
+  /**
+   * tracked: only these extents may differ from the last released base.
+   * scan: no tracker, or one that is lost or doubtful (`reason`); compare with the stored leaves.
+   */
+  readonly changes:
+    | { readonly kind: 'tracked'; readonly extents: readonly Extent[] }
+    | { readonly kind: 'scan'; readonly reason: string }
+  /** Where data may be, ascending; everything else reads as zeros. Sparse regions cost nothing. */
+  readonly allocated: readonly Extent[]
+  /** Fills `target` from `offsetBytes`; past the end it fills with zeros. Synchronous: callers run in a worker. */
+  read(target: Buffer, offsetBytes: number): void
+}
+
+/**
+ * All disks of a VM at one instant. Close it as soon as possible: some drivers hold the VM while it is open.
+ * close() reports whether the instant held to the end: a watchdog may have let the VM go (I11), and then what was
+ * read is torn and must be thrown away.
+ */
+export interface Snapshot {
+  readonly capturedAtMs: number
+  readonly consistency: Consistency
+  readonly disks: readonly SnapshotDisk[]
+  /** How long the VM stood still for it, so far. */
+  freezeMs(): number
+  close(): { readonly intact: boolean }
+}
+
+export interface SnapshotRequest {
+  readonly fabricVmId: FabricVmId
+  /** brief: read within the watchdog's time. long: may stay open for hours, so the driver copies or reflinks if it must. */
+  readonly hold: 'brief' | 'long'
+}
+
+/**
+ * The hypervisor of one host: everything that touches the disks of its VMs (DESIGN §8). Runs in the capture worker,
+ * hence synchronous where it reads. Drivers: folder, libvirt, hyperv.
+ */
+export interface HostHypervisor {
+  /** Thaws and cleans whatever an earlier life of this agent left behind (I11). Call once, before anything else. */
+  recover(): Promise<void>
+  disks(
+    vm: FabricVmId,
+  ): Promise<readonly { readonly diskId: DiskId; readonly name: string; readonly sizeBytes: number }[]>
+  openSnapshot(request: SnapshotRequest): Promise<Snapshot>
+  /**
+   * The target durably holds everything up to the snapshot that was open at `seq`: older bases may go (I2).
+   * A driver without a tracker has nothing to do.
+   */
+  release(vm: FabricVmId, seq: number): Promise<void>
+  /** The disk format VMs of this host start from; overlays are made in it. */
+  readonly overlayFormat: 'raw' | 'qcow2'
+}

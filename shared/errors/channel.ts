@@ -1,0 +1,3 @@
+import type { ErrorEntry } from './table.ts'
+
+export const channelErrors = {} as const satisfies Record<string, ErrorEntry>

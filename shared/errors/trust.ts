@@ -1,0 +1,3 @@
+import type { ErrorEntry } from './table.ts'
+
+export const trustErrors = {} as const satisfies Record<string, ErrorEntry>

@@ -1,0 +1,85 @@
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { pino } from 'pino'
+
+export type LogFields = Readonly<Record<string, unknown>>
+
+/** Structured and passed down as an argument with fields already bound. Secrets never go in (I15). */
+export interface Logger {
+  debug(event: string, fields?: LogFields): void
+  info(event: string, fields?: LogFields): void
+  warn(event: string, fields?: LogFields): void
+  error(event: string, fields?: LogFields): void
+  with(fields: LogFields): Logger
+}
+
+export interface LogConfig {
+  readonly level: 'debug' | 'info' | 'warn' | 'error'
+  /** Folder of the rotated files; undefined writes to standard error. */
+  readonly dir?: string | undefined
+}
+
+/** Errors carry their code and cause chain; Node's own objects carry noise. */
+function errorFields(error: unknown): unknown {
+  if (!(error instanceof Error)) return error
+  return {
+    name: error.name,
+    message: error.message,
+    ...('code' in error ? { code: error.code } : {}),
+    stack: error.stack,
+    ...(error.cause ? { cause: errorFields(error.cause) } : {}),
+  }
+}
+
+function wrap(target: pino.Logger): Logger {
+  const line =
+    (level: 'debug' | 'info' | 'warn' | 'error') =>
+    (event: string, fields: LogFields = {}) => {
+      const shown = 'error' in fields ? { ...fields, error: errorFields(fields['error']) } : fields
+      target[level](shown, event)
+    }
+  return {
+    debug: line('debug'),
+    info: line('info'),
+    warn: line('warn'),
+    error: line('error'),
+    with: (fields) => wrap(target.child(fields)),
+  }
+}
+
+/** Opens the log of one daemon: `<dir>/<name>.<n>.log`, rotated at 10 MiB, eight kept. */
+export function openLog(name: string, config: LogConfig): Logger & AsyncDisposable {
+  const base = { base: { daemon: name }, level: config.level, messageKey: 'event' }
+  if (!config.dir) {
+    const logger = wrap(pino(base, pino.destination({ fd: 2, sync: true })))
+    return { ...logger, [Symbol.asyncDispose]: async () => {} }
+  }
+  mkdirSync(config.dir, { recursive: true, mode: 0o750 })
+  const transport = pino.transport({
+    target: 'pino-roll',
+    options: {
+      file: join(config.dir, name),
+      extension: '.log',
+      size: '10m',
+      limit: { count: 8 },
+      mkdir: true,
+    },
+  })
+  const logger = wrap(pino(base, transport))
+  return {
+    ...logger,
+    [Symbol.asyncDispose]: () =>
+      new Promise<void>((resolve) => {
+        transport.once('close', () => resolve())
+        transport.end()
+      }),
+  }
+}
+
+export const silentLog: Logger = {
+  debug: () => {},
+  info: () => {},
+  warn: () => {},
+  error: () => {},
+  with: () => silentLog,
+}

@@ -1,0 +1,175 @@
+/**
+ * Commands of the coordinator to its agents, and their results. Each is a row of the outbox, delivered at least once;
+ * the receiver remembers results by command id and answers a repeat from memory (I4).
+ */
+import { z } from 'zod'
+import { diskId, fabricVmId, overlayId, serverId, vmId } from '../ids.ts'
+import { replicationPolicy } from './policy.ts'
+import { diskSpec, nicSpec, vmDescription, vmObservation } from './vm.ts'
+
+const epoch = z.int().positive()
+const seq = z.int().nonnegative()
+const base64 = z.base64()
+
+const pointRef = z.strictObject({ epoch, seq })
+export type PointRef = z.infer<typeof pointRef>
+
+/** How to reach a peer agent and how to know it (its TLS certificate is pinned). */
+const peerAddress = z.strictObject({
+  serverId,
+  host: z.string(),
+  port: z.int(),
+  certificatePem: z.string(),
+})
+export type PeerAddress = z.infer<typeof peerAddress>
+
+const resyncCause = z.enum([
+  'initial',
+  'requested',
+  'tracker-lost',
+  'diverged',
+  'reversed',
+  'target-replaced',
+  'buffer-lost',
+])
+export type ResyncCause = z.infer<typeof resyncCause>
+
+const overlayDisk = z.strictObject({
+  diskId,
+  path: z.string(),
+  format: z.enum(['raw', 'qcow2']),
+  sizeBytes: z.int(),
+})
+export type OverlayDisk = z.infer<typeof overlayDisk>
+
+const empty = z.strictObject({})
+
+/** Commands to a recovery agent. `request` and `result` are the schemas of the two documents. */
+export const agentCommands = {
+  /** Target: be ready to receive this VM at this epoch. Repeatable; an existing replica is kept. */
+  'replica.prepare': {
+    request: z.strictObject({
+      vmId,
+      epoch,
+      disks: z.array(diskSpec),
+      sourceServerId: serverId,
+      policy: replicationPolicy,
+    }),
+    result: empty,
+  },
+  /** Old source becomes target: its own disks become the base of the replica (reverse replication). */
+  'replica.adopt': {
+    request: z.strictObject({
+      vmId,
+      epoch,
+      fabricVmId,
+      sourceServerId: serverId,
+      policy: replicationPolicy,
+    }),
+    result: empty,
+  },
+  /** Target: raise the epoch. From the return on, writes of an older one are refused (I5). */
+  'replica.fence': {
+    request: z.strictObject({ vmId, epoch }),
+    result: z.strictObject({ newest: pointRef.nullable() }),
+  },
+  /** Target: writable disks on a point; the point is leased until the overlay is removed (I10). point null: the newest. */
+  'overlay.create': {
+    request: z.strictObject({
+      vmId,
+      overlayId,
+      point: pointRef.nullable(),
+      purpose: z.enum(['test', 'failover']),
+    }),
+    result: z.strictObject({ point: pointRef, capturedAtMs: z.number(), disks: z.array(overlayDisk) }),
+  },
+  'overlay.remove': { request: z.strictObject({ vmId, overlayId }), result: empty },
+  /** Target after commit: the overlay is the VM now; points other than the one it stands on may go. */
+  'replica.commit': { request: z.strictObject({ vmId, overlayId }), result: empty },
+  'replica.remove': { request: z.strictObject({ vmId }), result: empty },
+  'replica.pin': { request: z.strictObject({ vmId, point: pointRef, pinned: z.boolean() }), result: empty },
+  'policy.update': { request: z.strictObject({ vmId, policy: replicationPolicy }), result: empty },
+  /** Source: replicate from now on, first by a synchronization with the given cause. Repeatable; renews the ticket. */
+  'replication.start': {
+    request: z.strictObject({
+      vmId,
+      epoch,
+      fabricVmId,
+      target: peerAddress,
+      ticket: base64,
+      policy: replicationPolicy,
+      cause: resyncCause,
+    }),
+    result: empty,
+  },
+  'replication.renewTicket': {
+    request: z.strictObject({ vmId, epoch, ticket: base64, target: peerAddress }),
+    result: empty,
+  },
+  'replication.pause': { request: z.strictObject({ vmId }), result: empty },
+  'replication.resume': { request: z.strictObject({ vmId }), result: empty },
+  'replication.resync': { request: z.strictObject({ vmId, cause: resyncCause }), result: empty },
+  /** Source, the VM being off: capture what is left and return once the target acknowledged it. */
+  'replication.finalDelta': {
+    request: z.strictObject({ vmId }),
+    result: z.strictObject({ point: pointRef, capturedAtMs: z.number() }),
+  },
+  /** Source: one copy cycle now, whatever the timetable says. Returns when the point is acknowledged. */
+  'replication.copyNow': {
+    request: z.strictObject({ vmId }),
+    result: z.strictObject({ point: pointRef, capturedAtMs: z.number() }),
+  },
+  /** Source: stop for good and forget the VM; the buffer of it is dropped. */
+  'replication.stop': { request: z.strictObject({ vmId }), result: empty },
+  /** Old source: a higher epoch runs elsewhere: stop replicating and never send at an older one again. */
+  'replication.fence': { request: z.strictObject({ vmId, epoch }), result: empty },
+} as const
+
+/** Commands to a provider agent. Each result is an observation, not the return of a call (I8). */
+export const providerCommands = {
+  /** Define a VM on `host` with these disks and NICs, without starting it. Repeatable by fabricVmId; redefines. */
+  'vm.define': {
+    request: z.strictObject({
+      fabricVmId,
+      name: z.string(),
+      host: z.string(),
+      description: vmDescription,
+      disks: z.array(overlayDisk),
+      nics: z.array(nicSpec),
+    }),
+    result: vmObservation,
+  },
+  /** Start and wait until it is running, its NICs are on their networks and, within the time, a heartbeat was seen. */
+  'vm.start': {
+    request: z.strictObject({ fabricVmId, heartbeatTimeoutMs: z.int().positive() }),
+    result: vmObservation,
+  },
+  /** Ask the guest to shut down and wait until it is off; an error when it is still running after the time. */
+  'vm.shutDown': {
+    request: z.strictObject({ fabricVmId, timeoutMs: z.int().positive() }),
+    result: vmObservation,
+  },
+  /** Power off at once. Repeatable. */
+  'vm.stop': { request: z.strictObject({ fabricVmId }), result: vmObservation },
+  /** Remove the definition; disks given by `vm.define` are left to whoever made them. Repeatable. */
+  'vm.remove': { request: z.strictObject({ fabricVmId }), result: vmObservation },
+  'vm.observe': { request: z.strictObject({ fabricVmId }), result: vmObservation },
+  /** Refuse to start the VM from now on and power it off if it runs: it runs elsewhere at a higher epoch (I5). */
+  'vm.fence': { request: z.strictObject({ fabricVmId, epoch, reason: z.string() }), result: vmObservation },
+  'vm.unfence': { request: z.strictObject({ fabricVmId }), result: vmObservation },
+} as const
+
+export const commands = { ...agentCommands, ...providerCommands }
+export type CommandKind = keyof typeof commands
+export type AgentCommandKind = keyof typeof agentCommands
+export type ProviderCommandKind = keyof typeof providerCommands
+export type CommandRequest<Kind extends CommandKind> = z.infer<(typeof commands)[Kind]['request']>
+export type CommandResultOf<Kind extends CommandKind> = z.infer<(typeof commands)[Kind]['result']>
+
+/** One handler per kind; a new command does not compile until every daemon that receives it handles it. */
+export type CommandHandlers<Kinds extends CommandKind> = {
+  readonly [Kind in Kinds]: (
+    request: CommandRequest<Kind>,
+    signal: AbortSignal,
+  ) => Promise<CommandResultOf<Kind>>
+}

@@ -1,0 +1,138 @@
+/**
+ * Reports of agents to the coordinator. Each is the whole state of one thing, so a repeat or a late one is harmless and
+ * nothing is lost while the coordinator is away (I4, I12): after a reconnect the agent reports everything once more.
+ */
+import { z } from 'zod'
+import { diskId, overlayId, vmId } from '../ids.ts'
+import { vmDescription, vmObservation } from './vm.ts'
+
+const epoch = z.int().positive()
+const seq = z.int().nonnegative()
+const errorReport = z.strictObject({ code: z.string(), message: z.string(), atMs: z.number() }).nullable()
+
+/** A recovery point as its target holds it. Listed only when durable and attested (I3). */
+export const pointReport = z.strictObject({
+  epoch,
+  seq,
+  capturedAtMs: z.number(),
+  completedAtMs: z.number(),
+  consistency: z.enum(['crash', 'application']),
+  attested: z.boolean(),
+  pinned: z.boolean(),
+  /** Overlays standing on it: it cannot be pruned (I10). */
+  overlays: z.array(overlayId),
+  changedBytes: z.int(),
+  storedBytes: z.int(),
+  roots: z.array(z.strictObject({ diskId, rootHex: z.string() })),
+})
+export type PointReport = z.infer<typeof pointReport>
+
+/** Target: everything about one replica. */
+export const replicaReport = z.strictObject({
+  vmId,
+  epoch,
+  points: z.array(pointReport),
+  /** Blocks still to be merged by pruning, in bytes. */
+  mergeDebtBytes: z.int(),
+  diskBytes: z.int(),
+  error: errorReport,
+})
+export type ReplicaReport = z.infer<typeof replicaReport>
+
+export const cycleReport = z.strictObject({
+  seq,
+  capturedAtMs: z.number(),
+  scannedBytes: z.int(),
+  changedBlocks: z.int(),
+  changedBytes: z.int(),
+  /** Payload put on the wire: after zero detection and compression. */
+  sentBytes: z.int(),
+  /** How long the VM was suspended for the capture. */
+  freezeMs: z.number(),
+  captureMs: z.number(),
+  transferMs: z.number().nullable(),
+})
+export type CycleReport = z.infer<typeof cycleReport>
+
+/** Source: everything about one VM it replicates. */
+export const replicationReport = z.strictObject({
+  vmId,
+  epoch,
+  activity: z.enum(['waiting', 'synchronizing', 'replicating', 'paused', 'fenced', 'stopped']),
+  cause: z.string().nullable(),
+  sealedSeq: seq,
+  ackedSeq: seq,
+  newestCapturedAtMs: z.number().nullable(),
+  newestAckedCapturedAtMs: z.number().nullable(),
+  bufferedBytes: z.int(),
+  /** Only while synchronizing. Bytes compared or sent so far, of the bytes of all disks. */
+  progress: z.strictObject({ doneBytes: z.int(), totalBytes: z.int() }).nullable(),
+  lastCycle: cycleReport.nullable(),
+  totals: z.strictObject({ changedBytes: z.int(), sentBytes: z.int(), cycles: z.int() }),
+  peerConnected: z.boolean(),
+  error: errorReport,
+})
+export type ReplicationReport = z.infer<typeof replicationReport>
+
+/** A recovery agent about itself, on connect and when it changes. */
+export const agentReport = z.strictObject({
+  host: z.string(),
+  version: z.string(),
+  listen: z.strictObject({ host: z.string(), port: z.int() }),
+  certificatePem: z.string(),
+  replicaFreeBytes: z.int(),
+  bufferBytes: z.int(),
+  bufferMaxBytes: z.int(),
+  nowMs: z.number(),
+})
+export type AgentReport = z.infer<typeof agentReport>
+
+/** A provider's whole fabric. */
+export const inventoryReport = z.strictObject({
+  vmmServer: z.string(),
+  vmmVersion: z.string(),
+  version: z.string(),
+  clouds: z.array(z.strictObject({ name: z.string(), hosts: z.array(z.string()) })),
+  hosts: z.array(
+    z.strictObject({
+      name: z.string(),
+      memoryBytes: z.int(),
+      cpuCount: z.int(),
+      freeDiskBytes: z.int(),
+      networks: z.array(z.string()),
+      classifications: z.array(z.string()),
+    }),
+  ),
+  networks: z.array(
+    z.strictObject({
+      name: z.string(),
+      logicalNetwork: z.string(),
+      subnets: z.array(z.strictObject({ name: z.string(), cidr: z.string() })),
+    }),
+  ),
+  classifications: z.array(z.strictObject({ name: z.string() })),
+  vms: z.array(vmDescription.extend({ cloud: z.string().nullable(), observation: vmObservation })),
+  nowMs: z.number(),
+})
+export type InventoryReport = z.infer<typeof inventoryReport>
+
+/** Something an operator should see, once. `eventId` makes a repeat harmless. */
+export const eventReport = z.strictObject({
+  eventId: z.string(),
+  atMs: z.number(),
+  severity: z.enum(['info', 'warning', 'critical']),
+  code: z.string(),
+  message: z.string(),
+  vmId: vmId.nullable(),
+})
+export type EventReport = z.infer<typeof eventReport>
+
+export const reports = {
+  agent: agentReport,
+  inventory: inventoryReport,
+  replica: replicaReport,
+  replication: replicationReport,
+  event: eventReport,
+} as const
+export type ReportKind = keyof typeof reports
+export type ReportOf<Kind extends ReportKind> = z.infer<(typeof reports)[Kind]>
