@@ -1,4 +1,3 @@
-import type { z } from 'zod'
 import type { ReplicationPolicy } from '#shared/messages/policy.ts'
 import type {
   CloudView,

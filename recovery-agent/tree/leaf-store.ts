@@ -5,7 +5,6 @@
  * transaction as the cursor or the point, which is what binds a tree to its (epoch, seq) through any crash.
  */
 import {
-  GROUP_BYTES,
   GROUP_CHILDREN,
   groupCountOf,
   HASH_BYTES,
