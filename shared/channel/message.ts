@@ -1,27 +1,36 @@
 import type { hotsite } from '#proto/gen/hotsite.js'
 
+/** Every field present: a decoded message has them all, and a sender cannot forget one. */
+export type Filled<T> = T extends Uint8Array
+  ? Uint8Array
+  : T extends readonly (infer Item)[]
+    ? readonly Filled<Item>[]
+    : T extends object
+      ? { readonly [Key in keyof T as Key extends '$unknowns' ? never : Key]-?: Filled<NonNullable<T[Key]>> }
+      : T
+
 /** Each body of the `Frame` oneof with its fields; uint64 fields are safe integers (checked by the codec). */
 export interface Bodies {
-  hello: hotsite.Hello.$Shape
-  proof: hotsite.Proof.$Shape
-  ping: hotsite.Ping.$Shape
-  pong: hotsite.Pong.$Shape
-  refusal: hotsite.Refusal.$Shape
-  command: hotsite.Command.$Shape
-  commandResult: hotsite.CommandResult.$Shape
-  report: hotsite.Report.$Shape
-  reportAck: hotsite.ReportAck.$Shape
-  openReplica: hotsite.OpenReplica.$Shape
-  replicaOpened: hotsite.ReplicaOpened.$Shape
-  deltaBegin: hotsite.DeltaBegin.$Shape
-  deltaAccepted: hotsite.DeltaAccepted.$Shape
-  blocks: hotsite.Blocks.$Shape
-  blocksDurable: hotsite.BlocksDurable.$Shape
-  deltaEnd: hotsite.DeltaEnd.$Shape
-  pointAck: hotsite.PointAck.$Shape
-  treeQuery: hotsite.TreeQuery.$Shape
-  treeNodes: hotsite.TreeNodes.$Shape
-  replicaRefusal: hotsite.ReplicaRefusal.$Shape
+  hello: Filled<hotsite.Hello.$Shape>
+  proof: Filled<hotsite.Proof.$Shape>
+  ping: Filled<hotsite.Ping.$Shape>
+  pong: Filled<hotsite.Pong.$Shape>
+  refusal: Filled<hotsite.Refusal.$Shape>
+  command: Filled<hotsite.Command.$Shape>
+  commandResult: Filled<hotsite.CommandResult.$Shape>
+  report: Filled<hotsite.Report.$Shape>
+  reportAck: Filled<hotsite.ReportAck.$Shape>
+  openReplica: Filled<hotsite.OpenReplica.$Shape>
+  replicaOpened: Filled<hotsite.ReplicaOpened.$Shape>
+  deltaBegin: Filled<hotsite.DeltaBegin.$Shape>
+  deltaAccepted: Filled<hotsite.DeltaAccepted.$Shape>
+  blocks: Filled<hotsite.Blocks.$Shape>
+  blocksDurable: Filled<hotsite.BlocksDurable.$Shape>
+  deltaEnd: Filled<hotsite.DeltaEnd.$Shape>
+  pointAck: Filled<hotsite.PointAck.$Shape>
+  treeQuery: Filled<hotsite.TreeQuery.$Shape>
+  treeNodes: Filled<hotsite.TreeNodes.$Shape>
+  replicaRefusal: Filled<hotsite.ReplicaRefusal.$Shape>
 }
 
 export type MessageKind = keyof Bodies
