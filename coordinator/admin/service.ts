@@ -69,7 +69,7 @@ export interface CoordinatorService {
 
   listJobs(options: { limit: number }): Promise<readonly JobView[]>
   showJob(job: string): Promise<JobView>
-  /** Resolves with the job when it changed after `afterVersion` milliseconds-old view, or when `signal` aborts. */
+  /** Yields the job as it is, then again after every change; ends after an ended state, or when `signal` aborts. */
   watchJob(job: string, signal: AbortSignal): AsyncIterable<JobView>
   cancelJob(job: string): Promise<JobView>
   listEvents(options: { limit: number }): Promise<readonly EventView[]>

@@ -31,6 +31,14 @@ export const vaultView = z.object({
 })
 export type VaultView = z.infer<typeof vaultView>
 
+/** The registration file of DESIGN §4. Its content is a secret: it is asked for by name and shown nowhere else (I15). */
+export const credentialsView = z.object({
+  fileName: z.string(),
+  content: z.string(),
+  expiresAtMs: z.number(),
+})
+export type CredentialsView = z.infer<typeof credentialsView>
+
 export const serverView = z.object({
   serverId: z.string(),
   kind: z.enum(['provider', 'agent']),
@@ -104,8 +112,12 @@ export const vmView = z.object({
 })
 export type VmView = z.infer<typeof vmView>
 
+export const pointChoice = z
+  .string()
+  .regex(/^(latest|[1-9]\d*\.\d+)$/, '"latest" or "<epoch>.<seq>" as in "hotsite point list"')
+
 /** "<epoch>.<seq>" names a point everywhere a person types one; "latest" is the newest. */
-export const pointView = pointReport.extend({ name: z.string(), ageMs: z.number() })
+export const pointView = pointReport.extend({ name: z.string(), ageMs: z.number() }).strip()
 export type PointView = z.infer<typeof pointView>
 
 export const jobView = z.object({

@@ -1,3 +1,4 @@
+import { adminErrors } from './admin.ts'
 import { channelErrors } from './channel.ts'
 import { fabricErrors } from './fabric.ts'
 import { generalErrors } from './general.ts'
@@ -22,6 +23,7 @@ export const errorTable = {
   ...replicationErrors,
   ...fabricErrors,
   ...orchestrationErrors,
+  ...adminErrors,
 } as const satisfies Record<string, ErrorEntry>
 
 export type ErrorCode = keyof typeof errorTable
