@@ -1,0 +1,223 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, openSync, readdirSync, statSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import type { FolderVm } from '#shared/folder/layout.ts'
+import { membersOf } from '#shared/folder/process.ts'
+import {
+  COUNTER_OFFSET_BYTES,
+  counterOf,
+  makeTestFabric,
+  type TestFabric,
+  until,
+} from '#shared/folder/testing.ts'
+import { readRun, writeRun } from '#shared/folder/vm-file.ts'
+import { silentLog } from '#shared/log.ts'
+import { type HypervisorSubject, hypervisorConformance } from '../conformance.ts'
+import type { Snapshot } from '../port.ts'
+import { type FolderHypervisor, openFolderHypervisor } from './folder-hypervisor.ts'
+
+const hypervisorOf = (fabric: TestFabric, freezeLimitMs = 20_000): FolderHypervisor =>
+  openFolderHypervisor({
+    root: fabric.root,
+    host: 'host1',
+    dataDir: join(fabric.root, 'agent-data'),
+    clock: fabric.clock,
+    log: silentLog,
+    freezeLimitMs,
+  })
+
+const progressOf = async (vm: FolderVm) => {
+  const from = counterOf(vm, 1)
+  await until(`${vm.file.name} writes`, () => counterOf(vm, 1) > from + 1)
+}
+
+const writeTo = (vm: FolderVm, diskIndex: number, offsetBytes: number, bytes: Buffer) => {
+  writeSync(openSync(join(vm.dir, `disk${diskIndex}.img`), 'r+'), bytes, 0, bytes.length, offsetBytes)
+}
+
+hypervisorConformance('folder', async (): Promise<HypervisorSubject> => {
+  const fabric = makeTestFabric()
+  const vm = fabric.addVm({ name: 'orders', diskBytes: [1024 * 1024, 3 * 65_536 + 777] })
+  return {
+    hypervisor: hypervisorOf(fabric),
+    vm: vm.file.id,
+    sizesBytes: [1024 * 1024, 3 * 65_536 + 777],
+    counterOffsetBytes: COUNTER_OFFSET_BYTES,
+    write: (diskIndex, offsetBytes, bytes) => writeTo(vm, diskIndex, offsetBytes, bytes),
+    start: () => fabric.start(vm),
+    stop: () => fabric.kill(vm),
+    progress: () => progressOf(vm),
+    laterLife: () => hypervisorOf(fabric),
+    [Symbol.asyncDispose]: () => fabric[Symbol.asyncDispose](),
+  }
+})
+
+describe('folder hypervisor', () => {
+  let fabric: TestFabric
+  let vm: FolderVm
+  beforeEach(() => {
+    fabric = makeTestFabric()
+    vm = fabric.addVm({ name: 'orders' })
+  })
+  afterEach(() => fabric[Symbol.asyncDispose]())
+
+  const brief = (hypervisor: FolderHypervisor, of = vm) =>
+    hypervisor.openSnapshot({ fabricVmId: of.file.id, hold: 'brief' })
+
+  test('I11: the agent killed with a snapshot open: the watchdog lets the VM go at once', async () => {
+    await fabric.start(vm)
+    await progressOf(vm)
+    const holder = spawn(process.execPath, [
+      '--input-type=module',
+      '-e',
+      `
+      import { openFolderHypervisor } from '#recovery-agent/hypervisor/folder/folder-hypervisor.ts'
+      import { systemClock } from '#shared/clock.ts'
+      import { silentLog } from '#shared/log.ts'
+      const hypervisor = openFolderHypervisor({ root: ${JSON.stringify(fabric.root)}, host: 'host1',
+        dataDir: ${JSON.stringify(join(fabric.root, 'holder-data'))}, clock: systemClock, log: silentLog, freezeLimitMs: 60_000 })
+      globalThis.held = await hypervisor.openSnapshot({ fabricVmId: ${JSON.stringify(vm.file.id)}, hold: 'brief' })
+      process.stdout.write('held')
+      setInterval(() => {}, 1000)
+      `,
+    ])
+    await once(holder.stdout, 'data')
+    expect(membersOf(readRun(vm.dir), fabric.table).map((entry) => entry.state)).toEqual(['stopped'])
+    const standing = counterOf(vm, 0)
+    expect(counterOf(vm, 0)).toBe(standing)
+    holder.kill('SIGKILL')
+    await progressOf(vm)
+  })
+
+  test('I11: a reader that takes too long: the VM is let go, and the snapshot says that it is torn', async () => {
+    const hypervisor = hypervisorOf(fabric, 150)
+    await fabric.start(vm)
+    await progressOf(vm)
+    const snapshot = await brief(hypervisor)
+    await progressOf(vm)
+    expect(snapshot.close()).toEqual({ intact: false })
+    const next = await brief(hypervisor)
+    expect(next.close()).toEqual({ intact: true })
+  })
+
+  test('a VM that somebody else continues for an instant and stops again does not pass for intact', async () => {
+    await fabric.start(vm)
+    await progressOf(vm)
+    const snapshot = await brief(hypervisorOf(fabric))
+    const pid = readRun(vm.dir)?.pid ?? 0
+    process.kill(-pid, 'SIGCONT')
+    process.kill(-pid, 'SIGSTOP')
+    await until('stopped again', () => fabric.table.stillness(pid) !== undefined)
+    expect(snapshot.close()).toEqual({ intact: false })
+  })
+
+  test('a VM that was off and is started under the snapshot makes it torn', async () => {
+    const snapshot = await brief(hypervisorOf(fabric))
+    await fabric.start(vm)
+    expect(snapshot.close()).toEqual({ intact: false })
+  })
+
+  test('a pid that belongs to another process by now: the VM is off and the other is left alone', async () => {
+    const other = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)'], { detached: true })
+    const entry = fabric.table.find(other.pid ?? 0)
+    try {
+      writeRun(vm.dir, {
+        pid: other.pid ?? 0,
+        startTicks: (entry?.startTicks ?? 0) - 1,
+        bootId: fabric.table.bootId,
+        startedAtMs: 1,
+      })
+      const snapshot = await brief(hypervisorOf(fabric))
+      expect(fabric.table.find(other.pid ?? 0)?.state).toBe('active')
+      expect(snapshot.freezeMs()).toBe(0)
+      expect(snapshot.close()).toEqual({ intact: true })
+    } finally {
+      other.kill('SIGKILL')
+    }
+  })
+
+  test('children of the program stand still too, those with a group of their own included', async () => {
+    const family = fabric.addVm({
+      name: 'family',
+      command: ['bash', '-mc', 'for i in 1 2 3; do (while :; do :; done) & done; wait'],
+    })
+    await fabric.start(family)
+    const run = readRun(family.dir)
+    await until('four processes', () => membersOf(run, fabric.table).length === 4)
+    const groups = new Set(membersOf(run, fabric.table).map((entry) => entry.groupId))
+    expect(groups.size).toBe(4)
+    const snapshot = await brief(hypervisorOf(fabric), family)
+    expect(membersOf(run, fabric.table).map((entry) => entry.state)).toEqual(Array(4).fill('stopped'))
+    expect(snapshot.close()).toEqual({ intact: true })
+    await until('all go on', () => membersOf(run, fabric.table).every((entry) => entry.state === 'active'))
+
+    // The same family under the watchdog, which finds them without us.
+    const abandoned = await brief(hypervisorOf(fabric, 100), family)
+    await until('all go on', () => membersOf(run, fabric.table).every((entry) => entry.state === 'active'))
+    expect(abandoned.close()).toEqual({ intact: false })
+  })
+
+  test('two VMs are held independently; a second hold of one VM is refused', async () => {
+    const second = fabric.addVm({ name: 'second' })
+    const hypervisor = hypervisorOf(fabric)
+    await fabric.start(vm)
+    await fabric.start(second)
+    await progressOf(vm)
+    const held = await brief(hypervisor)
+    await progressOf(second)
+    const other = await brief(hypervisor, second)
+    await expect(brief(hypervisor)).rejects.toMatchObject({ code: 'snapshot-busy' })
+    expect(held.close()).toEqual({ intact: true })
+    await progressOf(vm)
+    expect(other.close()).toEqual({ intact: true })
+    await progressOf(second)
+  })
+
+  test('holes are neither named nor copied, and the copy is gone after the close', async () => {
+    const sparse = fabric.addVm({ name: 'sparse', diskBytes: [4 * 1024 ** 3] })
+    writeTo(sparse, 0, 3 * 1024 ** 3, Buffer.alloc(8192, 'x'))
+    const snapshot: Snapshot = await hypervisorOf(fabric).openSnapshot({
+      fabricVmId: sparse.file.id,
+      hold: 'long',
+    })
+    expect(snapshot.disks[0]?.allocated).toEqual([{ offsetBytes: 3 * 1024 ** 3, lengthBytes: 8192 }])
+    const copies = join(fabric.root, 'agent-data', 'snapshots')
+    const copy = statSync(join(copies, '1', 'd0.img'))
+    expect(copy.size).toBe(4 * 1024 ** 3)
+    expect(copy.blocks * 512).toBeLessThan(1024 * 1024)
+    snapshot.close()
+    expect(readdirSync(copies)).toEqual([])
+  })
+
+  test('a disk that went away is named, and the VM is not touched', async () => {
+    await fabric.start(vm)
+    const broken = fabric.addVm({
+      name: 'broken',
+      file: { disks: vm.file.disks.map((disk) => ({ ...disk, file: 'gone.img' })) },
+    })
+    await expect(brief(hypervisorOf(fabric), broken)).rejects.toMatchObject({
+      code: 'disk-missing',
+      message: expect.stringContaining('gone.img'),
+    })
+    await progressOf(vm)
+  })
+
+  test('recovery removes the copies of an earlier life', async () => {
+    const hypervisor = hypervisorOf(fabric)
+    await hypervisor.openSnapshot({ fabricVmId: vm.file.id, hold: 'long' })
+    await hypervisorOf(fabric).recover()
+    expect(existsSync(join(fabric.root, 'agent-data', 'snapshots'))).toBe(false)
+  })
+
+  test('paths for adopting are given for a VM that is off only', async () => {
+    const hypervisor = hypervisorOf(fabric)
+    expect(await hypervisor.diskPaths(vm.file.id)).toEqual([
+      { diskId: 'd0', sizeBytes: 1024 * 1024, path: join(vm.dir, 'disk0.img') },
+      { diskId: 'd1', sizeBytes: 1024 * 1024, path: join(vm.dir, 'disk1.img') },
+    ])
+    await fabric.start(vm)
+    await expect(hypervisor.diskPaths(vm.file.id)).rejects.toMatchObject({ code: 'vm-running' })
+  })
+})

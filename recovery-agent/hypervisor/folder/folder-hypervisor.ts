@@ -1,0 +1,195 @@
+/**
+ * The hypervisor of a host that is a folder. One instant of all disks: suspend the VM and wait until it is at rest;
+ * then, best first, (1) reflink the images and let it go, (2) read the live images while it stands still (brief),
+ * (3) copy them (long). Downside of (2): the VM waits for as long as the reader takes, so a watchdog bounds it.
+ */
+import { mkdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Clock } from '#shared/clock.ts'
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import { type FolderVm, findVm, listVms } from '#shared/folder/layout.ts'
+import { isRunning, signalVm } from '#shared/folder/process.ts'
+import { openProcessTable } from '#shared/folder/process-table.ts'
+import { disksOf, readRun } from '#shared/folder/vm-file.ts'
+import type { DiskId, FabricVmId } from '#shared/ids.ts'
+import type { Logger } from '#shared/log.ts'
+import { openDataMap } from '../data-map.ts'
+import type { HostHypervisor, Snapshot, SnapshotRequest } from '../port.ts'
+import { Reflinks } from './disk-copy.ts'
+import { type Hold, holdVm } from './hold.ts'
+import { copyDisks } from './long-snapshot.ts'
+import { closeDisks, measured, type OpenDisk, openDisks, snapshotDisks } from './open-disks.ts'
+
+export interface FolderHypervisorOptions {
+  /** The fabric: the folder that holds fabric.yaml. */
+  readonly root: string
+  readonly host: string
+  /** Copies for long snapshots go to `<dataDir>/snapshots`. */
+  readonly dataDir: string
+  readonly clock: Clock
+  readonly log: Logger
+  /** The longest a VM may stand still (I11). */
+  readonly freezeLimitMs: number
+}
+
+export interface FolderHypervisor extends HostHypervisor {
+  /** Image files of a VM that is off, for `ReplicaStore.adopt`. Throws `vm-running`. */
+  diskPaths(
+    vm: FabricVmId,
+  ): Promise<readonly { readonly diskId: DiskId; readonly sizeBytes: number; readonly path: string }[]>
+}
+
+export function openFolderHypervisor(options: FolderHypervisorOptions): FolderHypervisor {
+  const { root, host, clock, log, freezeLimitMs } = options
+  const snapshotsDir = join(options.dataDir, 'snapshots')
+  const table = openProcessTable()
+  const dataMap = openDataMap()
+  const reflinks = new Reflinks()
+  const held = new Set<FabricVmId>()
+  let snapshots = 0
+
+  const vmOrThrow = (id: FabricVmId): FolderVm => {
+    const vm = findVm({ root, hosts: [host], id })
+    if (!vm) throw new HotsiteError('vm-unknown', `host ${host} has no VM with the id ${id}`)
+    return vm
+  }
+
+  /** Two suspensions of one VM at a time would let go of each other's instant. */
+  const hold = async (vm: FolderVm): Promise<Hold> => {
+    const { id, name } = vm.file
+    if (held.has(id)) throw new HotsiteError('snapshot-busy', `VM ${name} is being captured already`)
+    held.add(id)
+    try {
+      const taken = await holdVm(vm.dir, { table, clock, freezeLimitMs })
+      return {
+        ...taken,
+        release() {
+          held.delete(id)
+          return taken.release()
+        },
+      }
+    } catch (error) {
+      held.delete(id)
+      throw error
+    }
+  }
+
+  /** undefined: the file system of the disks has no reflinks. */
+  const reflinked = async (
+    vm: FolderVm,
+    sources: readonly OpenDisk[],
+    dir: string,
+  ): Promise<Snapshot | undefined> => {
+    if (!reflinks.possible(sources)) return undefined
+    const instant = await hold(vm)
+    let copies: OpenDisk[] | undefined
+    let intact = false
+    try {
+      copies = reflinks.take(sources, dir)
+    } finally {
+      intact = instant.release().intact
+    }
+    if (!copies) return undefined
+    const sized = measured(copies)
+    return {
+      capturedAtMs: instant.heldAtMs,
+      consistency: 'crash',
+      disks: snapshotDisks(sized, dataMap),
+      freezeMs: instant.freezeMs,
+      close() {
+        closeDisks(sized)
+        return { intact }
+      },
+    }
+  }
+
+  const copied = async (vm: FolderVm, sources: readonly OpenDisk[], dir: string): Promise<Snapshot> => {
+    const copy = await copyDisks({ vmName: vm.file.name, sources, dir, dataMap, hold: () => hold(vm) })
+    return {
+      capturedAtMs: copy.capturedAtMs,
+      consistency: 'crash',
+      disks: copy.disks,
+      freezeMs: () => copy.freezeMs,
+      close() {
+        closeDisks(copy.copies)
+        return { intact: true }
+      },
+    }
+  }
+
+  const live = async (vm: FolderVm, sources: readonly OpenDisk[]): Promise<Snapshot> => {
+    const instant = await hold(vm)
+    try {
+      const disks = snapshotDisks(measured(sources), dataMap)
+      return {
+        capturedAtMs: instant.heldAtMs,
+        consistency: 'crash',
+        disks,
+        freezeMs: instant.freezeMs,
+        close: () => instant.release(),
+      }
+    } catch (error) {
+      instant.release()
+      throw error
+    }
+  }
+
+  return {
+    overlayFormat: 'raw',
+
+    async recover() {
+      rmSync(snapshotsDir, { recursive: true, force: true })
+      for (const vm of listVms(root, host, (error) => log.error('vm-file-broken', { error }))) {
+        signalVm(readRun(vm.dir), table, 'SIGCONT')
+      }
+    },
+
+    async disks(id) {
+      return disksOf(vmOrThrow(id)).map(({ diskId, name, sizeBytes }) => ({ diskId, name, sizeBytes }))
+    },
+
+    async diskPaths(id) {
+      const vm = vmOrThrow(id)
+      if (isRunning(readRun(vm.dir), table)) {
+        throw new HotsiteError('vm-running', `VM ${vm.file.name} is running; its disks are in use`)
+      }
+      return disksOf(vm).map(({ diskId, sizeBytes, path }) => ({ diskId, sizeBytes, path }))
+    },
+
+    async openSnapshot({ fabricVmId, hold: kind }: SnapshotRequest) {
+      const vm = vmOrThrow(fabricVmId)
+      const dir = join(snapshotsDir, String(++snapshots))
+      const sources = openDisks(disksOf(vm))
+      const cleanUp = () => {
+        closeDisks(sources)
+        rmSync(dir, { recursive: true, force: true })
+      }
+      try {
+        mkdirSync(dir, { recursive: true, mode: 0o700 })
+        const snapshot =
+          (await reflinked(vm, sources, dir)) ??
+          (kind === 'long' ? await copied(vm, sources, dir) : await live(vm, sources))
+        return closeOnce(snapshot, cleanUp)
+      } catch (error) {
+        cleanUp()
+        throw error
+      }
+    },
+
+    async release() {},
+  }
+}
+
+function closeOnce(snapshot: Snapshot, cleanUp: () => void): Snapshot {
+  let closed: { readonly intact: boolean } | undefined
+  return {
+    ...snapshot,
+    close() {
+      if (!closed) {
+        closed = snapshot.close()
+        cleanUp()
+      }
+      return closed
+    },
+  }
+}

@@ -1,0 +1,54 @@
+/**
+ * A process of its own that lets a suspended VM go (I11): after `limitMs`, and at once when the agent is gone, which it
+ * sees by the end of its standard input. Started before the VM is suspended, so no instant is left uncovered.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+
+/** $1: session and group id of the VM, $2: seconds. The group first, then whatever made a group of its own within the session. */
+const SCRIPT = `
+resume() {
+  kill -CONT -- "-$1" 2>/dev/null
+  for stat in /proc/[0-9]*/stat; do
+    { read -r line <"$stat"; } 2>/dev/null || continue
+    set -- "$1" "$2" \${line##*\\) }
+    [ "$6" = "$1" ] || continue
+    pid=\${stat#/proc/}
+    kill -CONT "\${pid%/stat}" 2>/dev/null
+  done
+}
+( sleep "$2"; resume "$1" "$2" ) &
+read -r _
+resume "$1" "$2"
+kill -KILL 0
+`
+
+export interface Watchdog extends Disposable {
+  /** Ends it without a resume: the VM has been let go. */
+  [Symbol.dispose](): void
+}
+
+export function startWatchdog(leaderPid: number, limitMs: number): Watchdog {
+  const child: ChildProcess = spawn(
+    'sh',
+    ['-c', SCRIPT, 'hotsite-freeze-watchdog', String(leaderPid), (limitMs / 1000).toFixed(3)],
+    { detached: true, stdio: ['pipe', 'ignore', 'ignore'], cwd: '/', env: { PATH: process.env['PATH'] } },
+  )
+  child.on('error', () => {})
+  child.stdin?.on('error', () => {})
+  const pid = child.pid
+  if (pid === undefined) {
+    throw new HotsiteError('vm-suspend-failed', 'cannot start the watchdog of the freeze: sh does not start')
+  }
+  child.unref()
+  return {
+    [Symbol.dispose]() {
+      try {
+        process.kill(-pid, 'SIGKILL')
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+      }
+      child.stdin?.destroy()
+    },
+  }
+}
