@@ -141,7 +141,7 @@ describe('folder hypervisor', () => {
   test('children of the program stand still too, those with a group of their own included', async () => {
     const family = fabric.addVm({
       name: 'family',
-      command: ['bash', '-mc', 'for i in 1 2 3; do (while :; do :; done) & done; wait'],
+      command: ['bash', '-c', 'set -m; for i in 1 2 3; do (while :; do :; done) & done; wait'],
     })
     await fabric.start(family)
     const run = readRun(family.dir)

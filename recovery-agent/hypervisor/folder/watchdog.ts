@@ -5,7 +5,10 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 
-/** $1: session and group id of the VM, $2: seconds. The group first, then whatever made a group of its own within the session. */
+/**
+ * $1: session and group id of the VM, $2: seconds. The group first, then whatever made a group of its own
+ * within the session. It waits for its own children, so that nothing is left to an init that may not reap.
+ */
 const SCRIPT = `
 resume() {
   kill -CONT -- "-$1" 2>/dev/null
@@ -17,18 +20,21 @@ resume() {
     kill -CONT "\${pid%/stat}" 2>/dev/null
   done
 }
-( sleep "$2"; resume "$1" "$2" ) &
-read -r _
-resume "$1" "$2"
-kill -KILL 0
+(
+  trap 'kill "$sleeper"; wait; exit' TERM
+  sleep "$2" & sleeper=$!
+  wait "$sleeper"
+  resume "$1" "$2"
+) &
+timer=$!
+read -r word
+[ "$word" = done ] || resume "$1" "$2"
+kill -TERM "$timer" 2>/dev/null
+wait
 `
 
-export interface Watchdog extends Disposable {
-  /** Ends it without a resume: the VM has been let go. */
-  [Symbol.dispose](): void
-}
-
-export function startWatchdog(leaderPid: number, limitMs: number): Watchdog {
+/** Dispose of it once the VM has been let go. */
+export function startWatchdog(leaderPid: number, limitMs: number): Disposable {
   const child: ChildProcess = spawn(
     'sh',
     ['-c', SCRIPT, 'hotsite-freeze-watchdog', String(leaderPid), (limitMs / 1000).toFixed(3)],
@@ -36,19 +42,9 @@ export function startWatchdog(leaderPid: number, limitMs: number): Watchdog {
   )
   child.on('error', () => {})
   child.stdin?.on('error', () => {})
-  const pid = child.pid
-  if (pid === undefined) {
+  if (child.pid === undefined) {
     throw new HotsiteError('vm-suspend-failed', 'cannot start the watchdog of the freeze: sh does not start')
   }
   child.unref()
-  return {
-    [Symbol.dispose]() {
-      try {
-        process.kill(-pid, 'SIGKILL')
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
-      }
-      child.stdin?.destroy()
-    },
-  }
+  return { [Symbol.dispose]: () => child.stdin?.end('done\n') }
 }
