@@ -1,8 +1,15 @@
 import type { ErrorEntry } from './table.ts'
 
 export const trustErrors = {
+  'tls-identity-incomplete': {
+    cause:
+      'The key file of the TLS certificate was deleted or not restored with the rest of the data folder.',
+    action: 'Restore the key file, or delete the certificate too and register the server again.',
+    retryable: false,
+  },
   'signature-invalid': {
-    cause: 'The document was altered, or was signed by another key: another vault, or the vault key of an earlier generation.',
+    cause:
+      'The document was altered, or was signed by another key: another vault, or the vault key of an earlier generation.',
     action: 'Register the server again with current credentials of the right vault.',
     retryable: false,
   },
@@ -33,7 +40,8 @@ export const trustErrors = {
   },
   'ticket-invalid': {
     cause: 'The ticket is for another VM, epoch, source or target than this request.',
-    action: 'Nothing if it happens once: the coordinator issues a new one. Otherwise look at the state of the VM.',
+    action:
+      'Nothing if it happens once: the coordinator issues a new one. Otherwise look at the state of the VM.',
     retryable: true,
   },
   'ticket-expired': {
@@ -47,8 +55,10 @@ export const trustErrors = {
     retryable: true,
   },
   'vault-certificate-unreadable': {
-    cause: 'The file is not a certificate: a private key, a .pfx, a certificate request or something else was given.',
-    action: 'Give the .cer file of the vault certificate (PEM or DER), or have one generated with `hotsite vault create --generate-certificate`.',
+    cause:
+      'The file is not a certificate: a private key, a .pfx, a certificate request or something else was given.',
+    action:
+      'Give the .cer file of the vault certificate (PEM or DER), or have one generated with `hotsite vault create --generate-certificate`.',
     retryable: false,
   },
   'vault-certificate-not-v3': {
@@ -62,7 +72,8 @@ export const trustErrors = {
     retryable: false,
   },
   'vault-certificate-key-type': {
-    cause: 'TLS client authentication with this kind of key is not supported by every server that has to register.',
+    cause:
+      'TLS client authentication with this kind of key is not supported by every server that has to register.',
     action: 'Make a certificate with an RSA key of 2048 bit or more, or an EC key on P-256, P-384 or P-521.',
     retryable: false,
   },
@@ -72,13 +83,9 @@ export const trustErrors = {
     retryable: false,
   },
   'vault-certificate-key-usage': {
-    cause: 'The certificate limits its key to uses without digital signatures, and TLS 1.3 client authentication is one.',
+    cause:
+      'The certificate limits its key to uses without digital signatures, and TLS 1.3 client authentication is one.',
     action: 'Make a certificate whose key usage contains digitalSignature, or one without a key usage.',
-    retryable: false,
-  },
-  'vault-certificate-signature-weak': {
-    cause: 'The certification authority signed the certificate with SHA-1 or MD5, which TLS no longer accepts.',
-    action: 'Have it issued again with SHA-256 or better.',
     retryable: false,
   },
   'vault-certificate-not-yet-valid': {
@@ -92,7 +99,8 @@ export const trustErrors = {
     retryable: false,
   },
   'vault-certificate-validity-too-long': {
-    cause: 'Vault certificates may be valid for three years at most, so that a lost key does not open the vault for ever.',
+    cause:
+      'Vault certificates may be valid for three years at most, so that a lost key does not open the vault for ever.',
     action: 'Make a certificate with a total validity of three years or less (1095 days).',
     retryable: false,
   },
@@ -103,22 +111,27 @@ export const trustErrors = {
   },
   'vault-key-missing': {
     cause: 'The key file of the vault was removed, or the coordinator runs on another data folder.',
-    action: 'Restore the folder vaults/ of the data folder from its backup; `hotsite vault regenerate-key` makes a new key, after which every server registers again.',
+    action:
+      'Restore the folder vaults/ of the data folder from its backup; `hotsite vault regenerate-key` makes a new key, after which every server registers again.',
     retryable: false,
   },
   'secret-file-exposed': {
     cause: 'A file with a secret key can be read by other users of this machine.',
-    action: 'Find out who may have read it, then run `chmod 600` on it; if in doubt register the server again, or regenerate the vault key.',
+    action:
+      'Find out who may have read it, then run `chmod 600` on it; if in doubt register the server again, or regenerate the vault key.',
     retryable: false,
   },
   'secret-file-damaged': {
     cause: 'The file was edited, or is not the kind of file this program wrote there.',
-    action: 'Restore it from a backup, or make it anew: register the server again, or regenerate the vault key.',
+    action:
+      'Restore it from a backup, or make it anew: register the server again, or regenerate the vault key.',
     retryable: false,
   },
   'key-pair-unreadable': {
-    cause: 'The file is not a .pfx or .pem with the certificate and its private key, or the password is wrong.',
-    action: 'Give the .pfx (with its password) or .pem that was made with the vault certificate, not the .cer alone.',
+    cause:
+      'The file is not a .pfx or .pem with the certificate and its private key, or the password is wrong.',
+    action:
+      'Give the .pfx (with its password) or .pem that was made with the vault certificate, not the .cer alone.',
     retryable: false,
   },
   'key-pair-mismatch': {
@@ -157,33 +170,44 @@ export const trustErrors = {
     retryable: true,
   },
   'not-registered': {
-    cause: 'This server has no identity yet, or the daemon runs on another data folder than the one it was registered for.',
-    action: 'Run `hotsite register --config FILE --credentials FILE --certificate FILE` on this server, with the configuration of the daemon.',
+    cause:
+      'This server has no identity yet, or the daemon runs on another data folder than the one it was registered for.',
+    action:
+      'Run `hotsite register --config FILE --credentials FILE --certificate FILE` on this server, with the configuration of the daemon.',
     retryable: false,
   },
   'already-registered': {
     cause: 'The data folder holds the identity of an earlier registration.',
-    action: 'Nothing, if this is the same vault; `hotsite register --replace` gives the server a new identity and revokes the old one.',
+    action:
+      'Nothing, if this is the same vault; `hotsite register --replace` gives the server a new identity and revokes the old one.',
     retryable: false,
   },
   'server-name-taken': {
-    cause: 'A server of this name and kind is registered in the vault: this one, before its data folder was lost, or another.',
-    action: 'Choose another name, or repeat with --replace if the registered one is gone; it is then revoked.',
+    cause:
+      'A server of this name and kind is registered in the vault: this one, before its data folder was lost, or another.',
+    action:
+      'Choose another name, or repeat with --replace if the registered one is gone; it is then revoked.',
     retryable: false,
   },
   'coordinator-unreachable': {
-    cause: 'The coordinator is down, the registration port is closed by a firewall, or the address in the registration file is wrong from here.',
-    action: 'Check that the coordinator runs and that the address in the message can be reached from this server.',
+    cause:
+      'The coordinator is down, the registration port is closed by a firewall, or the address in the registration file is wrong from here.',
+    action:
+      'Check that the coordinator runs and that the address in the message can be reached from this server.',
     retryable: true,
   },
   'coordinator-certificate-mismatch': {
-    cause: 'Another machine answers at the address of the coordinator, or the coordinator was given a new TLS certificate.',
-    action: 'Make a new registration file; if the coordinator was not changed, find out who answers at that address.',
+    cause:
+      'Another machine answers at the address of the coordinator, or the coordinator was given a new TLS certificate.',
+    action:
+      'Make a new registration file; if the coordinator was not changed, find out who answers at that address.',
     retryable: false,
   },
   'registration-certificate-refused': {
-    cause: 'The certificate given is not the one registered in the vault, or it was replaced or ran out since.',
-    action: 'Use the .pfx or .pem of the present vault certificate; `hotsite vault show` tells its thumbprint.',
+    cause:
+      'The certificate given is not the one registered in the vault, or it was replaced or ran out since.',
+    action:
+      'Use the .pfx or .pem of the present vault certificate; `hotsite vault show` tells its thumbprint.',
     retryable: false,
   },
   'registration-vault-unknown': {
@@ -197,13 +221,26 @@ export const trustErrors = {
     retryable: false,
   },
   'registration-proof-invalid': {
-    cause: 'The request was relayed or altered on its way: it is not signed for this connection by the key it brings.',
-    action: 'Register again; if it repeats, look for a proxy that opens TLS between this server and the coordinator.',
+    cause:
+      'The request was relayed or altered on its way: it is not signed for this connection by the key it brings.',
+    action:
+      'Register again; if it repeats, look for a proxy that opens TLS between this server and the coordinator.',
     retryable: true,
   },
   'registration-rate-limited': {
     cause: 'Too many registrations from this address failed within the last minute.',
     action: 'Correct what the earlier errors said, wait a minute and try again.',
     retryable: true,
+  },
+  'registration-port-unavailable': {
+    cause: 'Another program listens on the registration port, or the address is not one of this machine.',
+    action: 'Choose another port or address for registration in the configuration of the coordinator.',
+    retryable: false,
+  },
+  'registration-reply-invalid': {
+    cause:
+      'The coordinator is of another version than this program, or something between the two answers for it.',
+    action: 'Install the version of the coordinator on this server, then register again.',
+    retryable: false,
   },
 } as const satisfies Record<string, ErrorEntry>

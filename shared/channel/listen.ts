@@ -1,0 +1,209 @@
+/** The listening end of channels: TLS, limits on strangers, and the policy on duplicate identities. */
+import { createServer, type Server } from 'node:https'
+import type { AddressInfo, Socket } from 'node:net'
+import { type WebSocket, WebSocketServer } from 'ws'
+import type { Clock } from '../clock.ts'
+import { HotsiteError } from '../errors/hotsite-error.ts'
+import type { ServerId, VaultId } from '../ids.ts'
+import type { Logger } from '../log.ts'
+import type { Rng } from '../rng.ts'
+import type { TlsIdentity } from '../trust/tls-identity.ts'
+import { distrustOf } from './distrust.ts'
+import { maxFrameBytes } from './envelope.ts'
+import { type Established, serverHandshake, type VaultTrust } from './handshake.ts'
+import { handshakeRandom } from './key-schedule.ts'
+import { type ChannelLimits, limitsWith } from './limits.ts'
+import type { Channel, ChannelClosed } from './port.ts'
+import { type SocketChannel, socketChannel } from './socket-channel.ts'
+import { channelPath, driveHandshake, raiseMaxPayload, tlsExporter } from './socket-handshake.ts'
+import { type Strangers, strangers } from './strangers.ts'
+
+/** Something an operator may want to see: a refused connection, or a suspicious one. */
+export interface ChannelEvent {
+  /** Code of shared/errors. */
+  readonly code: string
+  readonly message: string
+  /** "address:port" of the other side. */
+  readonly remote: string
+  /** Proved for `identity-twice` and for channels that failed; undefined for whoever was refused. */
+  readonly vaultId?: VaultId
+  readonly serverId?: ServerId
+}
+
+export interface ListenOptions {
+  readonly host: string
+  /** 0: any free one. */
+  readonly port: number
+  readonly tls: TlsIdentity
+  /** The vaults served here, by the vault id in the client's membership. */
+  readonly trust: (vaultId: VaultId) => VaultTrust | undefined
+  readonly clock: Clock
+  readonly rng?: Rng | undefined
+  readonly log: Logger
+  readonly onChannel: (channel: Channel) => void
+  readonly onRefused: (event: ChannelEvent) => void
+  readonly limits?: Partial<ChannelLimits> | undefined
+  readonly versions?: readonly number[] | undefined
+}
+
+export interface ChannelListener extends AsyncDisposable {
+  readonly port: number
+  /** Established channels. */
+  connections(): readonly Channel[]
+  /** Connections that have not proved who they are. */
+  readonly unauthenticated: number
+  /** Closes the channel of a removed server at once; no effect when it is not connected. */
+  dropServer(serverId: ServerId): void
+}
+
+export async function listenChannels(options: ListenOptions): Promise<ChannelListener> {
+  const { log } = options
+  const limits = limitsWith(options.limits)
+  const channels = new Map<string, SocketChannel>()
+  const pending = strangers({ limits, clock: options.clock, onRefused: options.onRefused })
+  const server = createTlsServer(options, limits)
+  server.on('connection', (socket: Socket) => pending.admit(socket))
+  const sockets = new WebSocketServer({
+    server,
+    path: channelPath,
+    perMessageDeflate: false,
+    maxPayload: limits.maxHandshakeFrameBytes,
+    clientTracking: false,
+  })
+  sockets.on('connection', (socket, request) =>
+    welcome({ socket, wire: request.socket, options, limits, pending, keep }),
+  )
+
+  function keep(channel: SocketChannel, remote: string): void {
+    const { vaultId, serverId, name } = channel.peer
+    const key = `${vaultId}/${serverId}`
+    const older = channels.get(key)
+    channels.set(key, channel)
+    if (older) {
+      const silentMs = options.clock.monotonicMs() - older.lastReceivedMonotonicMs
+      // An older channel that has been silent for an interval is a reconnect after a broken link, not a second machine.
+      if (silentMs <= limits.heartbeatIntervalMs)
+        options.onRefused({
+          code: 'identity-twice',
+          message: `${name} connected again from ${remote} while its older connection was alive`,
+          remote,
+          vaultId,
+          serverId,
+        })
+      older.close({ code: 'channel-replaced', message: `${name} connected again from ${remote}` })
+    }
+    void channel.closed.then((why) => {
+      if (channels.get(key) === channel) channels.delete(key)
+      log.info('channel closed', { peer: serverId, name, code: why.code, reason: why.message })
+      if (suspicious.has(why.code)) options.onRefused({ ...why, remote, vaultId, serverId })
+    })
+    log.info('channel established', { peer: serverId, name, kind: channel.peer.kind, remote })
+    options.onChannel(channel)
+  }
+
+  const port = await listening(server, options)
+  return {
+    port,
+    connections: () => [...channels.values()],
+    get unauthenticated() {
+      return pending.count
+    },
+    dropServer(serverId) {
+      const why: ChannelClosed = {
+        code: 'membership-revoked',
+        message: 'the server was removed from the vault',
+      }
+      for (const channel of channels.values()) if (channel.peer.serverId === serverId) channel.close(why)
+    },
+    async [Symbol.asyncDispose]() {
+      const stopped = new Promise<void>((resolve) => server.close(() => resolve()))
+      sockets.close()
+      pending.dismissAll()
+      await Promise.all([...channels.values()].map((channel) => channel[Symbol.asyncDispose]()))
+      server.closeAllConnections()
+      await stopped
+    },
+  }
+}
+
+/** Ends of a channel that are worth an event; the others are everyday. */
+const suspicious = new Set([
+  'channel-out-of-sequence',
+  'channel-altered',
+  'channel-malformed',
+  'channel-oversize',
+])
+
+function createTlsServer({ tls, log }: ListenOptions, limits: ChannelLimits): Server {
+  const server = createServer({
+    key: tls.keyPem,
+    cert: tls.certificatePem,
+    minVersion: 'TLSv1.3',
+    handshakeTimeout: limits.handshakeTimeoutMs,
+    headersTimeout: limits.handshakeTimeoutMs,
+    requestTimeout: limits.handshakeTimeoutMs,
+    maxHeaderSize: limits.maxHandshakeFrameBytes,
+  })
+  server.on('request', (_request, response) => {
+    response.writeHead(426, { connection: 'close', 'content-type': 'text/plain' })
+    response.end('This port speaks the Hotsite channel.\n')
+  })
+  server.on('tlsClientError', (error, socket) => {
+    log.debug('TLS handshake failed', { reason: error.message, remote: socket.remoteAddress })
+    socket.destroy()
+  })
+  return server
+}
+
+function listening(server: Server, { host, port, log }: ListenOptions): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const onError = (error: Error) =>
+      reject(
+        new HotsiteError('channel-cannot-listen', `cannot listen on ${host}:${port}: ${error.message}`, {
+          cause: error,
+        }),
+      )
+    server.once('error', onError)
+    server.listen(port, host, () => {
+      server.off('error', onError)
+      server.on('error', (error) => log.error('listener failed', { error }))
+      resolve((server.address() as AddressInfo).port)
+    })
+  })
+}
+
+interface Welcome {
+  readonly socket: WebSocket
+  readonly wire: Socket
+  readonly options: ListenOptions
+  readonly limits: ChannelLimits
+  readonly pending: Strangers
+  readonly keep: (channel: SocketChannel, remote: string) => void
+}
+
+function welcome({ socket, wire, options, limits, pending, keep }: Welcome): void {
+  const { clock, log, trust } = options
+  const remote = remoteOf(wire)
+  const machine = serverHandshake({
+    exporter: tlsExporter(wire),
+    random: handshakeRandom(),
+    nowMs: clock.now(),
+    versions: options.versions,
+    trustOf: trust,
+  })
+  const onEstablished = (established: Established) => {
+    pending.proved(wire)
+    raiseMaxPayload(socket, maxFrameBytes(limits))
+    const distrust = distrustOf({ established, trust: () => trust(established.peer.vaultId), clock })
+    keep(socketChannel({ socket, wire, role: 'server', established, limits, clock, log, distrust }), remote)
+  }
+  const onFailed = (error: HotsiteError) => {
+    log.warn('channel refused', { code: error.code, reason: error.message, remote })
+    options.onRefused({ code: error.code, message: error.message, remote })
+  }
+  driveHandshake({ socket, wire, machine, limits, onEstablished, onFailed })
+}
+
+function remoteOf(socket: Socket): string {
+  return `${socket.remoteAddress}:${socket.remotePort}`
+}
