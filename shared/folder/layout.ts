@@ -58,6 +58,8 @@ export function findVm(request: {
   root: string
   hosts: readonly string[]
   id: FabricVmId
+  /** Not found, and a vm.yaml is broken, which may be the one: an error by default. */
+  despiteBroken?: boolean
 }): FolderVm | undefined {
   const broken: unknown[] = []
   const found = request.hosts
@@ -69,8 +71,7 @@ export function findVm(request: {
       `the VM id ${request.id} is used by ${found.map((vm) => vmPath(vm.dir)).join(' and ')}`,
     )
   }
-  // The VM asked for may be the one whose file is broken: say so rather than "unknown".
-  if (found.length === 0 && broken.length > 0) throw broken[0]
+  if (found.length === 0 && broken.length > 0 && !request.despiteBroken) throw broken[0]
   return found[0]
 }
 

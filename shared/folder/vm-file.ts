@@ -13,6 +13,8 @@ export function writeVm(dir: string, file: VmFile): void {
   writeFileDurably(vmPath(dir), stringify(file))
 }
 
+export const exists = (path: string) => statSync(path, { throwIfNoEntry: false }) !== undefined
+
 export const readRun = (vmDir: string) => readJson(runPath(vmDir), runFile)
 export const readFence = (vmDir: string) => readJson(fencePath(vmDir), fenceFile)
 export const writeRun = (vmDir: string, run: RunFile) => writeJson(runPath(vmDir), run)
