@@ -23,7 +23,7 @@ const peerAddress = z.strictObject({
 })
 export type PeerAddress = z.infer<typeof peerAddress>
 
-const resyncCause = z.enum([
+export const resyncCause = z.enum([
   'initial',
   'requested',
   'tracker-lost',
@@ -31,6 +31,8 @@ const resyncCause = z.enum([
   'reversed',
   'target-replaced',
   'buffer-lost',
+  // One delta alone is larger than the whole buffer.
+  'buffer-overflow',
 ])
 export type ResyncCause = z.infer<typeof resyncCause>
 

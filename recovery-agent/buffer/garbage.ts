@@ -1,0 +1,58 @@
+/**
+ * The one rule of what may be deleted from the buffer, applied after every durable change and at start, so that a
+ * crash between a cursor and its deletions only postpones them (I2). A delta is garbage when
+ *
+ *   its VM is unknown (forgotten), or needs a synchronization (which replaces it), or
+ *   its seq is at or below the acknowledged cursor, or
+ *   it is unsealed and not being written: a capture that was abandoned or killed.
+ *
+ * A tree is garbage when no disk names it and no synchronization is building it. Garbage never comes back to life.
+ */
+import type { Sqlite } from '#shared/sqlite.ts'
+import type { LeafStore } from '../tree/leaf-store.ts'
+import type { DeltaRows } from './delta-rows.ts'
+
+export interface BufferUse {
+  /** The delta that is being written. */
+  readonly delta: number | null
+  /** Trees that synchronizations are building. */
+  readonly trees: ReadonlySet<string>
+}
+
+export interface Garbage {
+  /** Deletes what was garbage when it began, one short transaction for each step. Run one at a time. */
+  collect(inUse: BufferUse): Generator<void, void>
+}
+
+/** 8 KiB each. */
+const GROUPS_PER_TRANSACTION = 2048
+
+export function openGarbage(db: Sqlite, deltas: DeltaRows, leaves: LeafStore): Garbage {
+  // A skip scan over the first column of the key: one step for each tree, not for each group.
+  const nextTree = db.prepare<[string], { tree: string | null }>(
+    'SELECT min(tree) AS tree FROM leaf_groups WHERE tree > ?',
+  )
+  const lastGroup = db.prepare<[string], { last: number | null }>(
+    'SELECT max(group_index) AS last FROM leaf_groups WHERE tree = ?',
+  )
+  const isNamed = db.prepare<[string]>('SELECT 1 FROM disks WHERE tree = ?')
+  const deadTrees = (inUse: ReadonlySet<string>) => {
+    const dead: string[] = []
+    for (let tree = nextTree.get('')?.tree; tree; tree = nextTree.get(tree)?.tree)
+      if (!inUse.has(tree) && !isNamed.get(tree)) dead.push(tree)
+    return dead
+  }
+  return {
+    *collect(inUse) {
+      for (const delta of deltas.dead(inUse.delta)) while (deltas.deleteSome(delta)) yield
+      for (const tree of deadTrees(inUse.trees)) {
+        for (;;) {
+          const last = lastGroup.get(tree)?.last ?? -1
+          if (last < 0) break
+          leaves.truncate(tree, Math.max(0, last + 1 - GROUPS_PER_TRANSACTION))
+          yield
+        }
+      }
+    },
+  }
+}

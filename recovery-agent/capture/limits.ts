@@ -1,0 +1,34 @@
+import { BATCH_RAW_BYTES } from '#shared/blocks/batch.ts'
+
+/** Every bound of the capture worker (I13). */
+export interface CaptureLimits {
+  /** What the deltas in buffer.db may fill; the agent's configuration sets it. */
+  readonly bufferMaxBytes: number
+  /** Changed blocks kept in memory while a snapshot is open, so that nothing is compressed or written meanwhile. */
+  readonly collectBytes: number
+  /** Payload of one transaction: 4 MiB is 90 % of the speed of 16 MiB and stalls for 10 ms at most (measured). */
+  readonly transactionBytes: number
+  /** Groups of 8 KiB that one capture may change in memory: 512 MiB. Beyond it a synchronization does the work. */
+  readonly changedGroups: number
+  /** Work done at a stretch before other calls get their turn. */
+  readonly paceMs: number
+}
+
+export const defaultCaptureLimits: CaptureLimits = {
+  bufferMaxBytes: 8 * 2 ** 30,
+  collectBytes: 256 * 2 ** 20,
+  transactionBytes: 4 * 2 ** 20,
+  changedGroups: 65_536,
+  paceMs: 20,
+}
+
+/** One read from a disk: 1 MiB into one reused buffer (4.2 GB/s with BLAKE3, measured). */
+export const READ_BYTES = 2 ** 20
+
+export function ensureLimits(limits: CaptureLimits): CaptureLimits {
+  if (limits.transactionBytes < BATCH_RAW_BYTES) throw new RangeError('transactionBytes is below one batch')
+  if (limits.bufferMaxBytes < limits.transactionBytes)
+    throw new RangeError('bufferMaxBytes is below one transaction')
+  if (limits.collectBytes < READ_BYTES) throw new RangeError('collectBytes is below one read')
+  return limits
+}

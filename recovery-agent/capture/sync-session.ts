@@ -1,0 +1,292 @@
+/**
+ * Synchronization of one VM from a held snapshot (I7). Each disk gets a second tree in the database, built group by
+ * group from the snapshot; the commit makes the second trees the VM's trees by changing their names in `disks`, in
+ * one transaction with the cursors. Until then nothing that was there before has changed, and a second tree that is
+ * never committed is garbage.
+ */
+import { BLOCK_BYTES } from '#shared/blocks/block.ts'
+import {
+  GROUP_BYTES,
+  GROUP_CHILDREN,
+  groupCountOf,
+  HASH_BYTES,
+  nodeOf,
+  rootOf,
+  ZERO_HASH,
+} from '#shared/blocks/hash-tree.ts'
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import type { DiskId } from '#shared/ids.ts'
+import type { VmRow } from '../buffer/vm-rows.ts'
+import type { Snapshot } from '../hypervisor/port.ts'
+import { newTreeName } from './disk-trees.ts'
+import type { EngineDeps } from './engine-deps.ts'
+import { GroupReader } from './group-reader.ts'
+import { Pace } from './pace.ts'
+import type { CaptureStats, StoredBatch, SyncSession } from './port.ts'
+
+/** Groups of 8 KiB stored in one transaction. */
+const GROUPS_PER_TRANSACTION = 512
+
+interface SyncDisk {
+  readonly diskId: DiskId
+  readonly sizeBytes: number
+  readonly groupCount: number
+  readonly tree: string
+  readonly reader: GroupReader
+  readonly hashedGroups: Set<number>
+  /** By group, so that a repeated request counts once. */
+  readonly changedBlocks: Map<number, number>
+  readonly storedBytes: Map<number, number>
+}
+
+interface OpenRequest {
+  readonly vm: VmRow
+  readonly newestSeq: number
+  readonly onClosed: () => Promise<void>
+}
+
+type SyncPhase = 'comparing' | 'described' | 'committed' | 'closed'
+
+export class SnapshotSync implements SyncSession {
+  readonly seq: number
+  readonly baseSeq: number
+  readonly disks: SyncSession['disks']
+  readonly #deps: EngineDeps
+  readonly #vm: VmRow
+  readonly #snapshot: Snapshot
+  readonly #startedMs: number
+  readonly #syncDisks: ReadonlyMap<DiskId, SyncDisk>
+  readonly #onClosed: () => Promise<void>
+  readonly #pace: Pace
+  #phase: SyncPhase = 'comparing'
+  #snapshotOpen = true
+  #description: { manifest: Uint8Array; stats: CaptureStats } | undefined
+
+  static async open(deps: EngineDeps, request: OpenRequest): Promise<SnapshotSync> {
+    const startedMs = deps.clock.monotonicMs()
+    const { fabricVmId } = request.vm
+    const snapshot = await deps.hypervisor.openSnapshot({ fabricVmId, hold: 'long' })
+    return new SnapshotSync(deps, request, snapshot, startedMs)
+  }
+
+  private constructor(deps: EngineDeps, request: OpenRequest, snapshot: Snapshot, startedMs: number) {
+    const { vm, newestSeq, onClosed } = request
+    this.#deps = deps
+    this.#vm = vm
+    this.#snapshot = snapshot
+    this.#startedMs = startedMs
+    this.#onClosed = onClosed
+    this.#pace = new Pace(deps.clock, deps.limits.paceMs)
+    this.seq = Math.max(newestSeq, vm.sealedSeq, vm.ackedSeq) + 1
+    this.baseSeq = newestSeq
+    const disks = snapshot.disks.map((disk) => ({
+      diskId: disk.diskId,
+      sizeBytes: disk.sizeBytes,
+      groupCount: groupCountOf(disk.sizeBytes),
+      tree: newTreeName(deps.rng, vm.vmId, disk.diskId),
+      reader: new GroupReader(disk),
+      hashedGroups: new Set<number>(),
+      changedBlocks: new Map<number, number>(),
+      storedBytes: new Map<number, number>(),
+    }))
+    this.#syncDisks = new Map(disks.map((disk) => [disk.diskId, disk]))
+    this.disks = disks.map(({ diskId, sizeBytes, groupCount }) => ({ diskId, sizeBytes, groupCount }))
+  }
+
+  get capturedAtMs(): number {
+    return Math.round(this.#snapshot.capturedAtMs)
+  }
+
+  get consistency(): 'crash' | 'application' {
+    return this.#snapshot.consistency
+  }
+
+  get freezeMs(): number {
+    return this.#snapshot.freezeMs()
+  }
+
+  /** Trees that garbage collection must spare. */
+  get trees(): readonly string[] {
+    return [...this.#syncDisks.values()].map((disk) => disk.tree)
+  }
+
+  async differingGroups(request: {
+    diskId: DiskId
+    first: number
+    targetNodes: Buffer
+  }): Promise<readonly number[]> {
+    const disk = this.#comparing(request.diskId)
+    const { first, targetNodes } = request
+    const end = Math.min(disk.groupCount, first + targetNodes.length / HASH_BYTES)
+    const differing: number[] = []
+    let staged: [number, Buffer][] = []
+    for (let group = first; group < end; group++) {
+      const leaves = disk.reader.leaves(group)
+      staged.push([group, leaves])
+      const offset = (group - first) * HASH_BYTES
+      if (!nodeOf(leaves, 1).equals(targetNodes.subarray(offset, offset + HASH_BYTES))) differing.push(group)
+      if (staged.length >= GROUPS_PER_TRANSACTION) {
+        this.#stage(disk, staged)
+        staged = []
+      }
+      await this.#pace.pauseIfDue()
+      this.#comparing(request.diskId)
+    }
+    this.#stage(disk, staged)
+    return differing
+  }
+
+  async differingBlocks(request: {
+    diskId: DiskId
+    group: number
+    targetLeaves: Buffer
+    firstBatch: number
+    compress: boolean
+  }): Promise<readonly StoredBatch[]> {
+    const disk = this.#comparing(request.diskId)
+    const { group, targetLeaves } = request
+    if (!disk.hashedGroups.has(group)) throw this.#incomplete(`group ${group} of disk ${disk.diskId}`)
+    if (targetLeaves.length !== GROUP_BYTES)
+      throw new HotsiteError(
+        'request-invalid',
+        `the leaves of a group are ${targetLeaves.length} bytes, not 8192`,
+      )
+    const leaves = this.#deps.buffer.leaves.group(disk.tree, group)
+    const end = Math.min(GROUP_CHILDREN, Math.ceil(disk.sizeBytes / BLOCK_BYTES) - group * GROUP_CHILDREN)
+    const blocks: { blockIndex: number; isZero: boolean }[] = []
+    for (let i = 0; i < end; i++) {
+      const leaf = leaves.subarray(i * HASH_BYTES, (i + 1) * HASH_BYTES)
+      if (leaf.equals(targetLeaves.subarray(i * HASH_BYTES, (i + 1) * HASH_BYTES))) continue
+      blocks.push({ blockIndex: group * GROUP_CHILDREN + i, isZero: leaf.equals(ZERO_HASH) })
+    }
+    const batches = disk.reader.batches(blocks, request)
+    disk.changedBlocks.set(group, blocks.length)
+    disk.storedBytes.set(
+      group,
+      batches.reduce((sum, batch) => sum + batch.payload.length, 0),
+    )
+    return batches
+  }
+
+  async manifest(): Promise<{ manifest: Uint8Array; stats: CaptureStats }> {
+    if (this.#description) return this.#description
+    for (const disk of this.#syncDisks.values()) {
+      this.#comparing(disk.diskId)
+      if (disk.hashedGroups.size !== disk.groupCount)
+        throw this.#incomplete(`${disk.groupCount - disk.hashedGroups.size} groups of disk ${disk.diskId}`)
+    }
+    if (!this.#closeSnapshot())
+      throw new HotsiteError(
+        'snapshot-torn',
+        `the snapshot of VM ${this.#vm.vmId} did not hold until it was read`,
+      )
+    this.#description = { manifest: this.#signedManifest(), stats: this.#stats() }
+    this.#phase = 'described'
+    return this.#description
+  }
+
+  async commit(): Promise<void> {
+    if (this.#phase === 'committed') return
+    if (this.#phase === 'closed') throw this.#ended()
+    if (this.#phase !== 'described') throw this.#incomplete('the manifest')
+    const { buffer, crashPoint, hypervisor, log } = this.#deps
+    const { vmId, epoch, fabricVmId } = this.#vm
+    crashPoint('sync.before-commit')
+    buffer.atomically(() => {
+      const now = buffer.vms.get(vmId)
+      if (now?.epoch !== epoch)
+        throw new HotsiteError(
+          'synchronization-superseded',
+          `VM ${vmId} ${now ? `is at epoch ${now.epoch} now, not ${epoch}` : 'was forgotten'}`,
+        )
+      buffer.vms.replaceDisks(vmId, [...this.#syncDisks.values()])
+      crashPoint('sync.in-commit')
+      const { seq } = this
+      buffer.vms.put({
+        ...now,
+        sealedSeq: seq,
+        ackedSeq: seq,
+        ackedCapturedAtMs: this.capturedAtMs,
+        needsSync: null,
+      })
+    })
+    this.#phase = 'committed'
+    crashPoint('sync.after-commit')
+    log.info('synchronization committed', { vmId, epoch, seq: this.seq })
+    await hypervisor.release(fabricVmId, this.seq)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#phase === 'closed') return
+    this.#phase = 'closed'
+    this.#closeSnapshot()
+    await this.#onClosed()
+  }
+
+  #stage(disk: SyncDisk, staged: readonly (readonly [number, Buffer])[]): void {
+    const { buffer, crashPoint } = this.#deps
+    buffer.atomically(() => {
+      for (const [group, leaves] of staged) buffer.leaves.putGroup(disk.tree, group, leaves)
+    })
+    for (const [group] of staged) disk.hashedGroups.add(group)
+    crashPoint('sync.tree-staged')
+  }
+
+  #signedManifest(): Uint8Array {
+    const { buffer, serverId, sign, vaultId } = this.#deps
+    const { vmId, epoch } = this.#vm
+    const { seq, capturedAtMs, consistency } = this
+    const disks = [...this.#syncDisks.values()].map(
+      ({ diskId, sizeBytes, groupCount, tree, changedBlocks }) => ({
+        diskId,
+        sizeBytes,
+        root: rootOf(buffer.leaves.groupHashes(tree, groupCount), sizeBytes),
+        changedBlocks: sum(changedBlocks),
+      }),
+    )
+    return sign({ vaultId, vmId, epoch, seq, capturedAtMs, consistency, disks, sourceServerId: serverId })
+  }
+
+  #stats(): CaptureStats {
+    const disks = [...this.#syncDisks.values()]
+    const changedBlocks = disks.reduce((total, disk) => total + sum(disk.changedBlocks), 0)
+    return {
+      scannedBytes: disks.reduce((total, disk) => total + disk.reader.readBytes, 0),
+      changedBlocks,
+      changedBytes: changedBlocks * BLOCK_BYTES,
+      storedBytes: disks.reduce((total, disk) => total + sum(disk.storedBytes), 0),
+      freezeMs: this.freezeMs,
+      captureMs: this.#deps.clock.monotonicMs() - this.#startedMs,
+    }
+  }
+
+  #closeSnapshot(): boolean {
+    if (!this.#snapshotOpen) return false
+    this.#snapshotOpen = false
+    return this.#snapshot.close().intact
+  }
+
+  #comparing(diskId: DiskId): SyncDisk {
+    if (this.#phase !== 'comparing') throw this.#ended()
+    const disk = this.#syncDisks.get(diskId)
+    if (disk) return disk
+    throw new HotsiteError('disk-unknown', `VM ${this.#vm.vmId} has no disk ${diskId} in this snapshot`)
+  }
+
+  #ended(): HotsiteError {
+    return new HotsiteError(
+      'synchronization-superseded',
+      `the synchronization of VM ${this.#vm.vmId} has ended`,
+    )
+  }
+
+  #incomplete(missing: string): HotsiteError {
+    return new HotsiteError('synchronization-incomplete', `not compared or described yet: ${missing}`)
+  }
+}
+
+function sum(counts: ReadonlyMap<number, number>): number {
+  let total = 0
+  for (const count of counts.values()) total += count
+  return total
+}
