@@ -1,0 +1,92 @@
+import type { Command } from 'commander'
+import type { JobView } from '#coordinator/admin/views.ts'
+import { type Context, clientFor, show, table } from '../context.ts'
+import { jobLines, jobStyle } from '../job-text.ts'
+import { followJob } from '../job-wait.ts'
+import { durationText, timeText } from '../text/units.ts'
+import { withExample } from './example.ts'
+import { wholeNumber } from './policy-options.ts'
+
+const maxListed = 1000
+
+export function addLimitOption(command: Command): Command {
+  return command.option('--limit <n>', 'how many at most', wholeNumber(1, maxListed), 50)
+}
+
+export function addJobCommands(program: Command, context: Context): void {
+  const group = program.command('job').description('what was asked for and how far it is')
+
+  withExample(
+    addLimitOption(group.command('list'))
+      .description('jobs, newest first')
+      .action(async (options: { limit: number }, command: Command) => {
+        const jobs = await clientFor(context, command).call('listJobs', { query: { limit: options.limit } })
+        show(context, command, jobs, (all) => listLines(context, all))
+      }),
+    'hotsite job list --limit 10',
+  )
+  withExample(
+    group
+      .command('show <job>')
+      .description('one job with its steps')
+      .action(async (job: string, _options: unknown, command: Command) => {
+        const view = await clientFor(context, command).call('showJob', { params: { job } })
+        show(context, command, view, (shown) => jobLines(shown, context.clock.now(), context.paint))
+      }),
+    'hotsite job show JOB',
+  )
+  withExample(
+    group
+      .command('watch <job>')
+      .description('follow a job until it has ended; the exit code tells how')
+      .action(async (job: string, _options: unknown, command: Command) => {
+        const client = clientFor(context, command)
+        const started = await client.call('showJob', { params: { job } })
+        await followJob(context, command, client, { started, wait: true })
+      }),
+    'hotsite job watch JOB',
+  )
+  withExample(
+    group
+      .command('cancel <job>')
+      .description('cancel a job')
+      .action(async (job: string, _options: unknown, command: Command) => {
+        const view = await clientFor(context, command).call('cancelJob', { params: { job } })
+        show(context, command, view, (shown) => jobLines(shown, context.clock.now(), context.paint))
+      }),
+    'hotsite job cancel JOB',
+  )
+}
+
+function listLines(context: Context, jobs: readonly JobView[]): string[] {
+  if (jobs.length === 0) return ['No job has run yet.']
+  const columns = [
+    { title: 'JOB' },
+    { title: 'KIND' },
+    { title: 'VM', shrinks: true },
+    { title: 'STATE' },
+    { title: 'STARTED' },
+    { title: 'LASTED', align: 'right' as const },
+    { title: 'STEP', shrinks: true },
+  ]
+  const nowMs = context.clock.now()
+  return table(
+    context,
+    columns,
+    jobs.map((job) => [
+      job.jobId,
+      job.kind,
+      job.vm ?? '–',
+      { text: job.state, style: jobStyle[job.state] },
+      timeText(job.createdAtMs),
+      durationText((job.endedAtMs ?? nowMs) - job.createdAtMs),
+      currentStep(job),
+    ]),
+  )
+}
+
+function currentStep(job: JobView): string {
+  const done = job.steps.filter((step) => step.state === 'succeeded' || step.state === 'skipped').length
+  const at = job.steps.find((step) => step.state === 'running' || step.state === 'failed')
+  return `${done}/${job.steps.length}${at ? ` ${at.title}` : ''}`
+}

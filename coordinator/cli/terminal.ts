@@ -1,0 +1,29 @@
+import { type Paint, painter } from './text/style.ts'
+
+/** Where the command line reads and writes; the process's own streams, or a test's. */
+export interface Terminal {
+  readonly out: NodeJS.WriteStream
+  readonly err: NodeJS.WriteStream
+  readonly in: NodeJS.ReadStream
+  readonly env: Readonly<Record<string, string | undefined>>
+}
+
+/** The widest table: beyond it a line is hard to follow, and a pipe has no width. */
+const maxWidth = 120
+
+export function widthOf(terminal: Terminal): number {
+  return terminal.out.isTTY ? Math.min(terminal.out.columns || 80, maxWidth) : maxWidth
+}
+
+/** https://no-color.org */
+export function coloursOn(stream: NodeJS.WriteStream, env: Terminal['env']): boolean {
+  return stream.isTTY === true && !env['NO_COLOR'] && env['TERM'] !== 'dumb'
+}
+
+export function paintFor(terminal: Terminal): Paint {
+  return painter(coloursOn(terminal.out, terminal.env))
+}
+
+export function isInteractive(terminal: Terminal): boolean {
+  return terminal.in.isTTY === true && terminal.err.isTTY === true
+}

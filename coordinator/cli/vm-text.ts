@@ -1,0 +1,122 @@
+import type { VmView } from '#coordinator/admin/views.ts'
+import { policyText } from './policy-text.ts'
+import type { Paint, Style } from './text/style.ts'
+import { type Cell, type Column, factLines } from './text/table.ts'
+import { durationText, sizeText, timeText } from './text/units.ts'
+
+export const healthStyle: Readonly<Record<VmView['health'], Style>> = {
+  none: 'dim',
+  normal: 'good',
+  warning: 'warn',
+  critical: 'bad',
+}
+
+/** Beyond this many copy intervals the data is older than a person who set the policy expects. */
+const lateAfterIntervals = 2
+const badAfterIntervals = 4
+
+/** The data age, coloured by how it stands to the copy frequency. */
+export function dataAgeCell({ dataAgeMs, policy }: VmView): Cell {
+  if (dataAgeMs === null) return '–'
+  const intervals = policy ? dataAgeMs / (policy.copyFrequencySeconds * 1000) : 0
+  const style: Style =
+    intervals > badAfterIntervals ? 'bad' : intervals > lateAfterIntervals ? 'warn' : 'good'
+  return { text: durationText(dataAgeMs), style }
+}
+
+export function copyFrequencyText({ policy }: VmView): string {
+  return policy ? durationText(policy.copyFrequencySeconds * 1000) : '–'
+}
+
+export function isProtected(vm: VmView): boolean {
+  return vm.vmId !== null
+}
+
+export const vmColumns: readonly Column[] = [
+  { title: 'VM', shrinks: true },
+  { title: 'CLOUD', shrinks: true },
+  { title: 'HOST', shrinks: true },
+  { title: 'POWER' },
+  { title: 'STATE', shrinks: true },
+  { title: 'HEALTH' },
+  { title: 'DATA AGE', align: 'right' },
+  { title: 'POINTS', align: 'right' },
+]
+
+export function vmRow(vm: VmView): readonly Cell[] {
+  return [
+    vm.name,
+    vm.cloud ? `${vm.vmmServer}/${vm.cloud}` : vm.vmmServer,
+    vm.host,
+    vm.power,
+    stateWithProgress(vm),
+    { text: vm.health === 'none' ? '–' : vm.health, style: healthStyle[vm.health] },
+    dataAgeCell(vm),
+    isProtected(vm) ? String(vm.points) : '–',
+  ]
+}
+
+/** "synchronizing 40 %" */
+export function stateWithProgress({ stateText, progress }: VmView): string {
+  if (!progress || progress.totalBytes === 0) return stateText
+  return `${stateText} ${Math.floor((100 * progress.doneBytes) / progress.totalBytes)} %`
+}
+
+export function vmFacts(vm: VmView, paint: Paint): string[] {
+  const facts: (readonly [string, string])[] = [
+    ['name', vm.name],
+    ['id', vm.vmId ?? `${vm.fabricVmId} (not protected)`],
+    ['place', `${vm.vmmServer}, ${vm.cloud ? `cloud ${vm.cloud}, ` : ''}host ${vm.host}, ${vm.power}`],
+    ['state', stateWithProgress(vm)],
+    ['health', [vm.health, ...vm.healthReasons].join('; ')],
+  ]
+  if (vm.policy) facts.push(['policy', policyText(vm.policy)])
+  if (vm.source && vm.target) facts.push(['replicates', `${placeText(vm.source)} → ${placeText(vm.target)}`])
+  if (isProtected(vm)) {
+    facts.push(['data age', vm.dataAgeMs === null ? 'no recovery point yet' : durationText(vm.dataAgeMs)])
+    facts.push(['points', String(vm.points)])
+    facts.push(['epoch', String(vm.epoch ?? '–')])
+  }
+  facts.push(...replicationFacts(vm), ...drillFacts(vm))
+  facts.push(['you may', vm.allowedOperations.join(', ') || 'nothing at the moment'])
+  return factLines(facts, paint)
+}
+
+function replicationFacts({
+  lastCycle,
+  totals,
+  progress,
+  currentJob,
+}: VmView): (readonly [string, string])[] {
+  const facts: (readonly [string, string])[] = []
+  if (progress)
+    facts.push(['progress', `${sizeText(progress.doneBytes)} of ${sizeText(progress.totalBytes)}`])
+  if (lastCycle) {
+    const volume = `${sizeText(lastCycle.changedBytes)} changed, ${sizeText(lastCycle.sentBytes)} sent`
+    facts.push([
+      'last cycle',
+      `${timeText(lastCycle.capturedAtMs)}, ${volume}, frozen ${durationText(lastCycle.freezeMs)}`,
+    ])
+  }
+  if (totals)
+    facts.push([
+      'in all',
+      `${totals.cycles} cycles, ${sizeText(totals.changedBytes)} changed, ${sizeText(totals.sentBytes)} sent`,
+    ])
+  if (currentJob) facts.push(['job', `${currentJob} (hotsite job watch ${currentJob})`])
+  return facts
+}
+
+function drillFacts({ testFailover, lastDrill }: VmView): (readonly [string, string])[] {
+  const facts: (readonly [string, string])[] = []
+  if (testFailover.state !== 'none') facts.push(['test failover', testFailover.state])
+  if (lastDrill) {
+    const notes = lastDrill.notes ? `: ${lastDrill.notes}` : ''
+    facts.push(['last drill', `${timeText(lastDrill.atMs)}, ${lastDrill.ok ? 'passed' : 'failed'}${notes}`])
+  }
+  return facts
+}
+
+function placeText({ vmmServer, host }: { vmmServer: string; host: string }): string {
+  return `${vmmServer}/${host}`
+}
