@@ -76,7 +76,8 @@ function findVaultKey(dataDir: string, id: VaultId): VaultKey | undefined {
   if (text === undefined) return undefined
   const parsed = keySchema.safeParse(parseSecretJson(text))
   if (!parsed.success) throw damagedSecretFile(path, 'it is not a vault key of version 1')
-  if (parsed.data.vaultId !== id) throw damagedSecretFile(path, `it is the key of vault ${parsed.data.vaultId}`)
+  if (parsed.data.vaultId !== id)
+    throw damagedSecretFile(path, `it is the key of vault ${parsed.data.vaultId}`)
   const { publicKey, secretKey } = keysFromSecret(Buffer.from(parsed.data.secretKey, 'base64'))
   const { generation, createdAtMs } = parsed.data
   return { vaultId: id, generation, publicKey, secretKey, createdAtMs }

@@ -102,7 +102,10 @@ export function readCredentials(path: string, nowMs: number): Credentials {
  * Throws `credentials-not-a-credentials-file`, `credentials-version-unknown`, `credentials-altered`,
  * `credentials-expired`, or `clock-skew` for a file from the future. `name` is how messages call the file.
  */
-export function parseCredentials(text: string, { nowMs, name }: { nowMs: number; name: string }): Credentials {
+export function parseCredentials(
+  text: string,
+  { nowMs, name }: { nowMs: number; name: string },
+): Credentials {
   const document = parseDocument(text, name)
   const { format: _format, version: _version, signature, vaultPublicKey, ...fields } = document
   const publicKey = Buffer.from(vaultPublicKey, 'base64')
@@ -120,7 +123,10 @@ function bytesToSign(document: object): Uint8Array {
 function parseDocument(text: string, name: string): CredentialsDocument {
   const raw = parseJson(text)
   if (raw?.['format'] !== format)
-    throw new HotsiteError('credentials-not-a-credentials-file', `${name} is not a registration file of Hotsite`)
+    throw new HotsiteError(
+      'credentials-not-a-credentials-file',
+      `${name} is not a registration file of Hotsite`,
+    )
   if (raw['version'] !== version)
     throw new HotsiteError(
       'credentials-version-unknown',

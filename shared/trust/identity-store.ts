@@ -1,9 +1,7 @@
 /** What a registered server is: `identity.json` (mode 0600) in its data folder, written by `register`. */
-import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { type Endpoint, endpoint } from '../config.ts'
-import { fsyncFolder } from '../durable-file.ts'
 import { HotsiteError } from '../errors/hotsite-error.ts'
 import { type ServerId, serverId, type VaultId, vaultId } from '../ids.ts'
 import { keysFromSecret, type ServerKeys } from './keys.ts'
@@ -98,31 +96,6 @@ export function saveIdentity(dataDir: string, identity: ServerIdentity): void {
     vaultPublicKey: base64(vaultPublicKey),
   }
   writeSecretFile(identityPath(dataDir), `${JSON.stringify(document, null, 2)}\n`)
-}
-
-/**
- * Keys of a registration whose answer has not arrived. A repeated `register` uses them again, so that the coordinator
- * recognises the request and no second server appears (I4).
- */
-export function pendingKeysPath(dataDir: string): string {
-  return join(dataDir, 'identity.pending.json')
-}
-
-export function findPendingKeys(dataDir: string): ServerKeys | undefined {
-  const text = readSecretFile(pendingKeysPath(dataDir))
-  if (text === undefined) return undefined
-  const parsed = z.strictObject({ secretKey: z.base64().length(88) }).safeParse(parseSecretJson(text))
-  // A damaged one is worth nothing to anyone: new keys replace it.
-  return parsed.success ? keysFromSecret(Buffer.from(parsed.data.secretKey, 'base64')) : undefined
-}
-
-export function savePendingKeys(dataDir: string, keys: ServerKeys): void {
-  writeSecretFile(pendingKeysPath(dataDir), `${JSON.stringify({ secretKey: base64(keys.secretKey) })}\n`)
-}
-
-export function dropPendingKeys(dataDir: string): void {
-  rmSync(pendingKeysPath(dataDir), { force: true })
-  fsyncFolder(dataDir)
 }
 
 function base64(bytes: Uint8Array): string {

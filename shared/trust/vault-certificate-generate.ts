@@ -7,7 +7,7 @@ export interface GeneratedCertificate {
   readonly certificatePem: string
   /** PKCS #8. A secret (I15): goes to a file of mode 0600 and nowhere else. */
   readonly privateKeyPem: string
-  /** The pair as PKCS #12, encrypted with AES-256: what Windows servers import. */
+  /** The pair as PKCS #12, encrypted with AES-256: what Windows servers import. ASCII passwords only. */
   pfx(password: string): Buffer
 }
 
@@ -71,12 +71,17 @@ export async function generateVaultCertificate(request: CertificateRequest): Pro
   }
 }
 
+/** Readers disagree on how letters beyond ASCII become bytes: such a file would open here and not there. */
+const portablePassword = /^[\x20-\x7e]*$/
+
 function encodePfx(request: {
   certificatePem: string
   rsaKeyPem: string
   name: string
   password: string
 }): Buffer {
+  if (!portablePassword.test(request.password))
+    throw new HotsiteError('request-invalid', 'the password of a .pfx must consist of ASCII characters')
   const asn1 = forge.pkcs12.toPkcs12Asn1(
     forge.pki.privateKeyFromPem(request.rsaKeyPem),
     [forge.pki.certificateFromPem(request.certificatePem)],

@@ -1,5 +1,7 @@
 import { type KeyObject, X509Certificate } from 'node:crypto'
+import type forge from 'node-forge'
 import { HotsiteError } from '../errors/hotsite-error.ts'
+import { allowsDigitalSignature, certificateFields, versionOf } from './certificate-fields.ts'
 
 /** A certificate that passed every rule of DESIGN §4. Times in ms since 1970. */
 export interface VaultCertificate {
@@ -26,9 +28,11 @@ const maxValidityYears = 3
  */
 export function checkVaultCertificate(pemOrDer: string | Uint8Array, nowMs: number): VaultCertificate {
   const certificate = parse(pemOrDer)
-  ensureVersion3(certificate)
+  const fields = certificateFields(certificate.raw)
+  ensureVersion3(fields)
   ensureStrongKey(certificate)
   ensureClientAuthentication(certificate)
+  ensureDigitalSignature(fields)
   const notBeforeMs = certificate.validFromDate.getTime()
   const notAfterMs = certificate.validToDate.getTime()
   ensureValidNow({ notBeforeMs, notAfterMs, nowMs })
@@ -69,23 +73,12 @@ function describeContent(bytes: Buffer): string {
     : `${bytes.length} bytes of other data`
 }
 
-/**
- * TBSCertificate starts with `[0] EXPLICIT INTEGER version` (RFC 5280 §4.1), left out for v1; v3 is the number 2.
- * node:crypto does not tell the version. The DER has been parsed before, so its lengths can be trusted here.
- */
-function ensureVersion3(certificate: X509Certificate): void {
-  const der = certificate.raw
-  const body = contentOffset(der, contentOffset(der, 0))
-  const version = der[body] === 0xa0 ? (der[body + 4] ?? 0) + 1 : 1
+function ensureVersion3(fields: readonly forge.asn1.Asn1[]): void {
+  const version = versionOf(fields)
   if (version === 3) return
   throw new HotsiteError('vault-certificate-not-v3', `the certificate is X.509 version ${version}`, {
     details: { version },
   })
-}
-
-function contentOffset(der: Buffer, tagOffset: number): number {
-  const length = der[tagOffset + 1] ?? 0
-  return tagOffset + 2 + (length & 0x80 ? length & 0x7f : 0)
 }
 
 function ensureStrongKey(certificate: X509Certificate): void {
@@ -118,13 +111,21 @@ function publicKeyOf(certificate: X509Certificate): KeyObject | undefined {
   }
 }
 
-/** Node's `keyUsage` holds the extended key usages; TLS 1.3 also refuses a key usage without digitalSignature. */
+/** Node's `keyUsage` holds the extended key usages. */
 function ensureClientAuthentication(certificate: X509Certificate): void {
   if (certificate.keyUsage?.includes(clientAuthentication)) return
   throw new HotsiteError(
     'vault-certificate-no-client-auth',
     'the certificate does not have the extended key usage Client Authentication (1.3.6.1.5.5.7.3.2)',
     { details: { extendedKeyUsage: certificate.keyUsage ?? [] } },
+  )
+}
+
+function ensureDigitalSignature(fields: readonly forge.asn1.Asn1[]): void {
+  if (allowsDigitalSignature(fields)) return
+  throw new HotsiteError(
+    'vault-certificate-key-usage',
+    'the key usage of the certificate does not contain digitalSignature',
   )
 }
 
