@@ -1,0 +1,32 @@
+import { z } from 'zod'
+import { loadConfig, logConfig, resolveFrom } from '#shared/config.ts'
+
+/** docs/folder-driver.md and docs/operations.md list the keys. Paths are relative to the file. */
+export const providerConfig = z.strictObject({
+  /** As the vault knows this server. */
+  name: z.string().min(1),
+  dataDir: z.string().min(1),
+  fabric: z.discriminatedUnion('driver', [
+    z.strictObject({ driver: z.literal('folder'), root: z.string().min(1) }),
+  ]),
+  coordinator: z
+    .strictObject({
+      /** The first pause before a new attempt to connect stays below this; each failure doubles it. */
+      backoffMinMs: z.int().min(10).max(60_000).default(1_000),
+    })
+    .prefault({}),
+  log: logConfig.prefault({}),
+})
+export type ProviderConfig = z.infer<typeof providerConfig>
+
+/** Throws `config-invalid`. Paths in the result are absolute. */
+export function loadProviderConfig(path: string): ProviderConfig {
+  const config = loadConfig(path, providerConfig)
+  const { dir } = config.log
+  return {
+    ...config,
+    dataDir: resolveFrom(path, config.dataDir),
+    fabric: { ...config.fabric, root: resolveFrom(path, config.fabric.root) },
+    log: { ...config.log, dir: dir === undefined ? undefined : resolveFrom(path, dir) },
+  }
+}

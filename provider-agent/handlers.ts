@@ -1,0 +1,20 @@
+import type { CommandHandlers, ProviderCommandKind } from '#shared/messages/commands.ts'
+import { providerCommands } from '#shared/messages/commands.ts'
+import type { Fabric } from './fabric/port.ts'
+
+export const providerCommandKinds = Object.keys(providerCommands) as ProviderCommandKind[]
+
+/** Every command of a provider is one operation of its fabric, and its result what the fabric saw afterwards (I8). */
+export function providerHandlers(fabric: Fabric): CommandHandlers<ProviderCommandKind> {
+  return {
+    'vm.define': (request) => fabric.define(request),
+    'vm.start': ({ fabricVmId, heartbeatTimeoutMs }, signal) =>
+      fabric.start(fabricVmId, heartbeatTimeoutMs, signal),
+    'vm.shutDown': ({ fabricVmId, timeoutMs }, signal) => fabric.shutDown(fabricVmId, timeoutMs, signal),
+    'vm.stop': ({ fabricVmId }) => fabric.stop(fabricVmId),
+    'vm.remove': ({ fabricVmId }) => fabric.remove(fabricVmId),
+    'vm.observe': ({ fabricVmId }) => fabric.observe(fabricVmId),
+    'vm.fence': ({ fabricVmId, epoch, reason }) => fabric.fence(fabricVmId, epoch, reason),
+    'vm.unfence': ({ fabricVmId }) => fabric.unfence(fabricVmId),
+  }
+}
