@@ -58,6 +58,8 @@ export function socketChannel(options: SocketChannelOptions): SocketChannel {
   const silence = silenceCount(limits.maxSilentIntervals)
   const stopped = new AbortController()
   const closing = Promise.withResolvers<ChannelClosed>()
+  const socketGone = Promise.withResolvers<void>()
+  const gone = new AbortController()
   let room = Promise.withResolvers<void>()
   let roomAwaited = false
   let reason: ChannelClosed | undefined
@@ -88,13 +90,14 @@ export function socketChannel(options: SocketChannelOptions): SocketChannel {
     // A paused socket would never see the peer's answer to the close.
     if (paused) socket.resume()
     const ordered = why.code === 'channel-closed'
+    // Whoever must reconnect or clean up after an error does not wait for a peer that may never answer.
+    if (!ordered) closing.resolve(why)
     socket.close(ordered ? closedInOrderCode : closedWithErrorCode, ordered ? '' : closeReason(why))
     void clock.sleep(limits.closeTimeoutMs, gone.signal).then(
       () => socket.terminate(),
       () => undefined,
     )
   }
-  const gone = new AbortController()
 
   function fail(error: unknown): void {
     const known =
@@ -209,6 +212,7 @@ export function socketChannel(options: SocketChannelOptions): SocketChannel {
   socket.on('error', (error) => fail(socketError(error)))
   socket.on('close', (code, text) => {
     end(closedByPeer(code, text.toString()), 'drop')
+    socketGone.resolve()
     gone.abort()
     closing.resolve(reason ?? { code: 'channel-closed', message: 'closed' })
   })
@@ -234,7 +238,7 @@ export function socketChannel(options: SocketChannelOptions): SocketChannel {
     close,
     async [Symbol.asyncDispose]() {
       close()
-      await closing.promise
+      await socketGone.promise
     },
   }
 }
