@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer as createHttpsServer } from 'node:https'
 import { createServer as createTcpServer, type Server } from 'node:net'
@@ -9,11 +10,14 @@ import type { Clock } from '#shared/clock.ts'
 import { systemClock } from '#shared/clock.ts'
 import { errorDocument } from '#shared/errors/hotsite-error.ts'
 import { vaultId } from '#shared/ids.ts'
+import { readCredentials } from '#shared/trust/credentials-file.ts'
 import { identityPath, loadIdentity } from '#shared/trust/identity-store.ts'
+import { generateKeys } from '#shared/trust/keys.ts'
 import { verifyMembership } from '#shared/trust/membership.ts'
 import { pendingKeysPath } from '#shared/trust/pending-keys.ts'
 import { type RegisterServerOptions, registerServer } from '#shared/trust/register.ts'
-import { registrationServerName } from '#shared/trust/registration-protocol.ts'
+import { type RegistrationTarget, requestRegistration } from '#shared/trust/registration-connection.ts'
+import { registrationServerName, signRequest } from '#shared/trust/registration-protocol.ts'
 import {
   dayMs,
   type MadeCertificate,
@@ -100,7 +104,7 @@ function credentialsFile(
     coordinatorCertificatePem: options.pin ?? tls.certificatePem,
     nowMs: options.nowMs ?? Date.now(),
   })
-  const path = join(dir, `credentials-${Math.random()}.json`)
+  const path = join(dir, `credentials-${randomUUID()}.json`)
   writeFileSync(path, content)
   return { path, token: String(JSON.parse(content).token) }
 }
@@ -251,6 +255,29 @@ describe('registering again', () => {
   })
 })
 
+describe('a membership that ends soon', () => {
+  it('is renewed by registering again; the server keeps its id and its keys', async () => {
+    const validity = {
+      notBefore: new Date(Date.now() - dayMs),
+      notAfter: new Date(Date.now() + 3 * 365 * dayMs),
+    }
+    const lasting = await makeCertificate(validity)
+    vaults.replaceVault(idA, { certificatePem: lasting.certificatePem })
+    const first = await register({ keyAndCertificate: pem(lasting) })
+    const inTime = (days: number) => {
+      const clock = clockOff(days * dayMs)
+      const { path } = credentialsFile({ nowMs: clock.now() })
+      return { clock, credentialsPath: path, keyAndCertificate: pem(lasting) }
+    }
+    expect((await refusal(inTime(700))).code).toBe('already-registered')
+    await listener[Symbol.asyncDispose]()
+    listener = await startListener({ clock: clockOff(740 * dayMs) })
+    const second = await register(inTime(740))
+    expect(second).toMatchObject({ serverId: first.serverId, keys: first.keys })
+    expect(second.membership).not.toEqual(first.membership)
+  })
+})
+
 describe('each thing that can be wrong has its own error, and leaves no identity behind', () => {
   afterEach(() => {
     expect(vaults.servers).toHaveLength(0)
@@ -290,6 +317,35 @@ describe('each thing that can be wrong has its own error, and leaves no identity
     const other = ensureVaultKey({ dataDir: join(dir, 'impostor'), vaultId: idA, nowMs: Date.now() })
     if (vault) vaults.replaceVault(idA, { key: other })
     expect((await refusal({ credentialsPath: path })).code).toBe('registration-token-invalid')
+  })
+
+  it('a request signed for another TLS connection (a relay), or altered after it was signed', async () => {
+    const { path, token } = credentialsFile()
+    const { vaultCertificateThumbprint } = readCredentials(path, Date.now())
+    const keys = generateKeys()
+    const publicKey = Buffer.from(keys.publicKey).toString('base64')
+    const fields = {
+      vaultId: idA,
+      token,
+      kind: 'agent',
+      name: 'host-1',
+      host: 'h',
+      publicKey,
+      replace: false,
+    } as const
+    const signed = (exporter: Uint8Array) =>
+      signRequest({ ...fields, nowMs: Date.now() }, { exporter, secretKey: keys.secretKey })
+    const target: RegistrationTarget = {
+      address: listener.address,
+      coordinatorCertificatePem: tls.certificatePem,
+      vaultCertificateThumbprint,
+      vaultKeyPair: pairA,
+      timeoutMs: 3000,
+    }
+    const invalid = expect.objectContaining({ code: 'registration-proof-invalid' })
+    await expect(requestRegistration(target, () => signed(Buffer.alloc(32)))).rejects.toEqual(invalid)
+    const altered = requestRegistration(target, (exporter) => ({ ...signed(exporter), name: 'host-2' }))
+    await expect(altered).rejects.toEqual(invalid)
   })
 
   it('an expired file; and one that expired by the coordinator’s clock only', async () => {

@@ -30,7 +30,7 @@ export type RecordOutcome =
   | { readonly outcome: 'recorded'; readonly serverId: ServerId }
   /**
    * The same public key is recorded under this name and kind and not revoked: the request arrived twice (I4), or the
-   * server registers again after the vault key was regenerated. It keeps its id; generation and expiry are brought up to date.
+   * server registers again because the vault key was regenerated or its membership ends soon. It keeps its id; generation and expiry are brought up to date.
    */
   | { readonly outcome: 'repeated'; readonly serverId: ServerId }
   /** The earlier server is revoked and its channel dropped. */

@@ -58,7 +58,7 @@ export const trustErrors = {
     cause:
       'The file is not a certificate: a private key, a .pfx, a certificate request or something else was given.',
     action:
-      'Give the .cer file of the vault certificate (PEM or DER), or have one generated with `hotsite vault create --generate-certificate`.',
+      'Give the .cer file of the vault certificate (PEM or DER), or have one generated with `--generate-certificate DIR`.',
     retryable: false,
   },
   'vault-certificate-not-v3': {
@@ -106,7 +106,8 @@ export const trustErrors = {
   },
   'vault-certificate-missing': {
     cause: 'No certificate was uploaded to the vault, so no server could prove that it may register.',
-    action: 'Upload one with `hotsite vault set-certificate`, then make the credentials file.',
+    action:
+      'Upload one with `hotsite vault set-certificate VAULT --certificate FILE`, then make the credentials file.',
     retryable: false,
   },
   'vault-key-missing': {
@@ -173,7 +174,7 @@ export const trustErrors = {
     cause:
       'This server has no identity yet, or the daemon runs on another data folder than the one it was registered for.',
     action:
-      'Run `hotsite register --config FILE --credentials FILE --certificate FILE` on this server, with the configuration of the daemon.',
+      'Run `hotsite register --kind provider|agent --config FILE --credentials FILE --certificate FILE` on this server, with the configuration of the daemon.',
     retryable: false,
   },
   'already-registered': {

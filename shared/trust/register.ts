@@ -5,7 +5,8 @@ import { type Credentials, readCredentials } from './credentials-file.ts'
 import { findIdentity, identityPath, type ServerIdentity, saveIdentity } from './identity-store.ts'
 import { type KeyAndCertificate, openKeyAndCertificate } from './key-and-certificate.ts'
 import type { ServerKeys } from './keys.ts'
-import { verifyMembership } from './membership.ts'
+import { peekMembership, verifyMembership } from './membership.ts'
+import { renewalDueAtMs } from './membership-renewal.ts'
 import { dropPendingKeys, ensurePendingKeys } from './pending-keys.ts'
 import { type RegistrationTarget, requestRegistration } from './registration-connection.ts'
 import { type RegistrationReply, type RegistrationRequest, signRequest } from './registration-protocol.ts'
@@ -50,23 +51,22 @@ export async function registerServer(options: RegisterServerOptions): Promise<Se
 }
 
 /**
- * A server whose membership is void because the vault key was regenerated keeps its keys, and so its id and all that
- * hangs on it. Otherwise an identity in the data folder is only given up on request.
+ * A server whose membership is void because the vault key was regenerated, or which ends soon, keeps its keys, and so its
+ * id and all that hangs on it. Otherwise an identity in the data folder is only given up on request.
  */
 function keysToRegister(options: RegisterServerOptions, credentials: Credentials): ServerKeys {
-  const { dataDir, kind, name, replace = false } = options
+  const { dataDir, kind, name, clock, replace = false } = options
   const existing = findIdentity(dataDir)
-  if (existing && !replace) {
-    const isSame =
-      existing.vaultId === credentials.vaultId && existing.kind === kind && existing.name === name
-    if (isSame && existing.generation < credentials.generation) return existing.keys
-    throw new HotsiteError(
-      'already-registered',
-      `${identityPath(dataDir)} is the identity of ${existing.kind} ${existing.name} in vault ${existing.vaultName}`,
-      { details: { vaultId: existing.vaultId, serverId: existing.serverId } },
-    )
-  }
-  return ensurePendingKeys(dataDir, { vaultId: credentials.vaultId, kind, name })
+  if (!existing || replace) return ensurePendingKeys(dataDir, { vaultId: credentials.vaultId, kind, name })
+  const isSame = existing.vaultId === credentials.vaultId && existing.kind === kind && existing.name === name
+  const isVoid = existing.generation < credentials.generation
+  if (isSame && (isVoid || clock.now() >= renewalDueAtMs(peekMembership(existing.membership))))
+    return existing.keys
+  throw new HotsiteError(
+    'already-registered',
+    `${identityPath(dataDir)} is the identity of ${existing.kind} ${existing.name} in vault ${existing.vaultName}`,
+    { details: { vaultId: existing.vaultId, serverId: existing.serverId } },
+  )
 }
 
 function requestOf(given: {

@@ -17,6 +17,9 @@ export const registrationLimits = {
   failureWindowMs: 60_000,
   /** Addresses remembered; the oldest is forgotten first. */
   maxTrackedAddresses: 1024,
-  /** Renewed by the coordinator long before (see membership-renewal.ts); bounds what a stolen key is worth. */
-  membershipLifetimeMs: 365 * 86_400_000,
+  /**
+   * As long as a vault certificate may live. Removal and regeneration act at once; the end of a membership is the last
+   * resort, and one that comes unnoticed would stop replication (I12). Renewed from its last third on.
+   */
+  membershipLifetimeMs: 3 * 365 * 86_400_000,
 } as const
