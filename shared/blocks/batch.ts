@@ -3,10 +3,9 @@ import { HotsiteError } from '../errors/hotsite-error.ts'
 import { BLOCK_BYTES } from './block.ts'
 import { expandBlock } from './stored-block.ts'
 
-/** Raw bytes of the blocks of a batch that are not zero. */
-export const BATCH_RAW_BYTES = 1_048_576
-/** Zero blocks carry no payload; this bounds the header of a batch of nothing else. */
-export const BATCH_BLOCKS = 256
+/** 1 MiB raw, zero blocks counted: every receiver may rely on it. */
+export const BATCH_BLOCKS = 16
+export const BATCH_RAW_BYTES: number = BATCH_BLOCKS * BLOCK_BYTES
 
 export interface PackedBatch {
   readonly blockIndexes: readonly number[]
@@ -27,7 +26,7 @@ export class BatchBuilder {
   }
 
   get isFull(): boolean {
-    return this.#pieces.length * BLOCK_BYTES >= BATCH_RAW_BYTES || this.#blockIndexes.length >= BATCH_BLOCKS
+    return this.#blockIndexes.length >= BATCH_BLOCKS
   }
 
   /** `stored` null: a zero block. The bytes are copied by `take`, not before. */
@@ -70,9 +69,6 @@ export function unpackBatch(batch: PackedBatch): (Buffer | null)[] {
       'block-malformed',
       `a batch announces ${total} bytes and carries ${payload.length}`,
     )
-  const rawBlocks = storedBytes.filter((bytes) => bytes > 0).length
-  if (rawBlocks * BLOCK_BYTES > BATCH_RAW_BYTES)
-    throw new HotsiteError('block-malformed', `a batch carries ${rawBlocks} blocks, more than 1 MiB`)
   let offset = 0
   let before = -1
   return blockIndexes.map((blockIndex, i) => {

@@ -1,0 +1,100 @@
+/**
+ * What main thread and capture worker say to each other: one request, one reply, both plain data. Payload crosses by
+ * transfer, not by copy; errors cross as documents; a synchronization is named by a number.
+ */
+import type { ErrorDocument } from '#shared/errors/hotsite-error.ts'
+import type { DiskId, VmId } from '#shared/ids.ts'
+import type { LogFields } from '#shared/log.ts'
+import type { ResyncCause } from '#shared/messages/commands.ts'
+import type { HypervisorConfig } from '../hypervisor/open.ts'
+import type { CaptureLimits } from './limits.ts'
+import type {
+  CaptureOutcome,
+  CaptureStats,
+  SealedDelta,
+  SourceVm,
+  SourceVmState,
+  StoredBatch,
+  SyncSession,
+} from './port.ts'
+
+/** `workerData`. The secret key goes from memory to memory and is never logged (I15). */
+export interface CaptureWorkerConfig {
+  readonly dataDir: string
+  readonly hypervisor: HypervisorConfig
+  readonly vaultId: string
+  readonly serverId: string
+  readonly secretKey: Uint8Array
+  readonly limits: CaptureLimits
+}
+
+/** A batch whose payload lost its Buffer nature on the way. */
+export type WireBatch = Omit<StoredBatch, 'payload'> & { readonly payload: Uint8Array<ArrayBuffer> }
+
+export type SyncDescription = Pick<
+  SyncSession,
+  'seq' | 'baseSeq' | 'capturedAtMs' | 'consistency' | 'freezeMs' | 'disks'
+> & { readonly session: number }
+
+/** Every call: its argument and its answer. */
+export interface WorkerCalls {
+  add(argument: { vm: SourceVm; cause: ResyncCause }): void
+  requireSync(argument: { vmId: VmId; cause: ResyncCause }): void
+  forget(argument: { vmId: VmId }): void
+  states(argument: null): readonly SourceVmState[]
+  state(argument: { vmId: VmId }): SourceVmState | undefined
+  capture(argument: { vmId: VmId; compress: boolean }): CaptureOutcome
+  nextDelta(argument: { vmId: VmId; afterSeq: number }): SealedDelta | undefined
+  readBatch(argument: { vmId: VmId; seq: number; diskId: DiskId; batch: number }): WireBatch
+  acknowledge(argument: { vmId: VmId; seq: number }): void
+  usage(argument: null): { bufferedBytes: number; maxBytes: number }
+  openSync(argument: { vmId: VmId; newestSeq: number }): SyncDescription
+  differingGroups(argument: {
+    session: number
+    diskId: DiskId
+    first: number
+    targetNodes: Uint8Array<ArrayBuffer>
+  }): readonly number[]
+  differingBlocks(argument: {
+    session: number
+    diskId: DiskId
+    group: number
+    targetLeaves: Uint8Array<ArrayBuffer>
+    firstBatch: number
+    compress: boolean
+  }): readonly WireBatch[]
+  manifest(argument: { session: number }): { manifest: Uint8Array; stats: CaptureStats }
+  commit(argument: { session: number }): void
+  closeSync(argument: { session: number }): void
+  close(argument: null): void
+}
+
+export type WorkerCall = keyof WorkerCalls
+export type CallArgument<Call extends WorkerCall> = Parameters<WorkerCalls[Call]>[0]
+export type CallResult<Call extends WorkerCall> = ReturnType<WorkerCalls[Call]>
+
+export interface WorkerRequest {
+  readonly id: number
+  readonly call: WorkerCall
+  readonly argument: unknown
+}
+
+export type WorkerMessage =
+  | { readonly kind: 'ready' }
+  | { readonly kind: 'failed'; readonly error: ErrorDocument }
+  | { readonly kind: 'result'; readonly id: number; readonly value: unknown }
+  | { readonly kind: 'error'; readonly id: number; readonly error: ErrorDocument }
+  | {
+      readonly kind: 'log'
+      readonly level: 'debug' | 'info' | 'warn' | 'error'
+      readonly event: string
+      readonly fields: LogFields
+    }
+
+/** Buffers that may be moved: memory of their own, each once. */
+export function transferable(batches: readonly WireBatch[]): ArrayBuffer[] {
+  const whole = batches.filter(
+    ({ payload }) => payload.byteLength > 0 && payload.byteLength === payload.buffer.byteLength,
+  )
+  return [...new Set(whole.map(({ payload }) => payload.buffer))]
+}

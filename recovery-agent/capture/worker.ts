@@ -1,0 +1,145 @@
+/** The capture worker: one engine with its buffer.db and its hypervisor, and a port to the main thread. */
+import { type MessagePort, parentPort, type Transferable, workerData } from 'node:worker_threads'
+import { defined } from '#shared/assert.ts'
+import { systemClock } from '#shared/clock.ts'
+import { crashPointFromEnv } from '#shared/crash-point.ts'
+import { errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
+import { serverId, vaultId } from '#shared/ids.ts'
+import type { LogFields, Logger } from '#shared/log.ts'
+import { systemRng } from '#shared/rng.ts'
+import { keysFromSecret } from '#shared/trust/keys.ts'
+import { signManifest } from '#shared/trust/point-manifest.ts'
+import { openHypervisor } from '../hypervisor/open.ts'
+import { openCaptureEngine } from './open-engine.ts'
+import type { CaptureEngine, StoredBatch, SyncSession } from './port.ts'
+import {
+  type CallArgument,
+  type CallResult,
+  type CaptureWorkerConfig,
+  transferable,
+  type WireBatch,
+  type WorkerCall,
+  type WorkerMessage,
+  type WorkerRequest,
+} from './worker-protocol.ts'
+
+type Handlers = { readonly [Call in WorkerCall]: (argument: CallArgument<Call>) => Promise<CallResult<Call>> }
+
+const port = defined(parentPort, 'the port of the capture worker')
+await run(port, workerData as CaptureWorkerConfig)
+
+async function run(main: MessagePort, config: CaptureWorkerConfig): Promise<void> {
+  const post = (message: WorkerMessage, moved: Transferable[] = []) => main.postMessage(message, moved)
+  try {
+    const engine = await openEngine(config, logTo(post))
+    const handlers = handlersOf(engine)
+    main.on('message', (request: WorkerRequest) => void answer(handlers, request, post, main))
+    post({ kind: 'ready' })
+  } catch (error) {
+    post({ kind: 'failed', error: errorDocument(error) })
+  }
+}
+
+async function openEngine(config: CaptureWorkerConfig, log: Logger): Promise<CaptureEngine> {
+  const { dataDir, limits } = config
+  const keys = keysFromSecret(config.secretKey)
+  const clock = systemClock
+  return openCaptureEngine({
+    dataDir,
+    limits,
+    hypervisor: openHypervisor(config.hypervisor, { dataDir, clock, log }),
+    vaultId: vaultId.parse(config.vaultId),
+    serverId: serverId.parse(config.serverId),
+    sign: (manifest) => signManifest(manifest, keys),
+    clock,
+    rng: systemRng,
+    log,
+    crashPoint: crashPointFromEnv(process.env),
+  })
+}
+
+async function answer(
+  handlers: Handlers,
+  { id, call, argument }: WorkerRequest,
+  post: (message: WorkerMessage, moved?: Transferable[]) => void,
+  main: MessagePort,
+): Promise<void> {
+  try {
+    const handler = handlers[call] as (argument: unknown) => Promise<unknown>
+    const value = await handler(argument)
+    post({ kind: 'result', id, value }, transferable(batchesIn(call, value)))
+  } catch (error) {
+    post({ kind: 'error', id, error: errorDocument(error) })
+  }
+  if (call === 'close') main.close()
+}
+
+function handlersOf(engine: CaptureEngine): Handlers {
+  const sessions = new Map<number, SyncSession>()
+  let nextSession = 1
+  const sessionOf = (id: number) => {
+    const session = sessions.get(id)
+    if (session) return session
+    throw new HotsiteError('synchronization-superseded', 'the synchronization has ended')
+  }
+  return {
+    add: ({ vm, cause }) => engine.add(vm, cause),
+    requireSync: ({ vmId, cause }) => engine.requireSync(vmId, cause),
+    forget: ({ vmId }) => engine.forget(vmId),
+    states: () => engine.states(),
+    state: ({ vmId }) => engine.state(vmId),
+    capture: ({ vmId, compress }) => engine.capture(vmId, { compress }),
+    nextDelta: ({ vmId, afterSeq }) => engine.nextDelta(vmId, afterSeq),
+    readBatch: async (key) => wire(await engine.readBatch(key)),
+    acknowledge: ({ vmId, seq }) => engine.acknowledge(vmId, seq),
+    usage: () => engine.usage(),
+    async openSync({ vmId, newestSeq }) {
+      const opened = await engine.openSync(vmId, { newestSeq })
+      const session = nextSession++
+      sessions.set(session, opened)
+      const { seq, baseSeq, capturedAtMs, consistency, freezeMs, disks } = opened
+      return { session, seq, baseSeq, capturedAtMs, consistency, freezeMs, disks }
+    },
+    differingGroups: ({ session, targetNodes, ...range }) =>
+      sessionOf(session).differingGroups({ ...range, targetNodes: Buffer.from(targetNodes.buffer) }),
+    async differingBlocks({ session, targetLeaves, ...request }) {
+      const leaves = Buffer.from(targetLeaves.buffer)
+      return (await sessionOf(session).differingBlocks({ ...request, targetLeaves: leaves })).map(wire)
+    },
+    manifest: ({ session }) => sessionOf(session).manifest(),
+    commit: ({ session }) => sessionOf(session).commit(),
+    async closeSync({ session }) {
+      await sessions.get(session)?.[Symbol.asyncDispose]()
+      sessions.delete(session)
+    },
+    close: async () => await engine[Symbol.asyncDispose](),
+  }
+}
+
+function wire(batch: StoredBatch): WireBatch {
+  // Both makers of payloads, SQLite and BatchBuilder.take, give each memory of its own.
+  return { ...batch, payload: batch.payload as Uint8Array<ArrayBuffer> }
+}
+
+function batchesIn(call: WorkerCall, value: unknown): readonly WireBatch[] {
+  if (call === 'readBatch') return [value as CallResult<'readBatch'>]
+  return call === 'differingBlocks' ? (value as CallResult<'differingBlocks'>) : []
+}
+
+/** Lines go to the daemon's one log; errors lose their class on the way, so they go as documents. */
+function logTo(post: (message: WorkerMessage) => void, bound: LogFields = {}): Logger {
+  const line =
+    (level: 'debug' | 'info' | 'warn' | 'error') =>
+    (event: string, fields: LogFields = {}) => {
+      const all = { ...bound, ...fields }
+      const plain = 'error' in all ? { ...all, error: errorDocument(all['error']) } : all
+      post({ kind: 'log', level, event, fields: plain })
+    }
+  return {
+    debug: line('debug'),
+    info: line('info'),
+    warn: line('warn'),
+    error: line('error'),
+    with: (fields) => logTo(post, { ...bound, ...fields }),
+  }
+}
