@@ -1,0 +1,45 @@
+import { assert } from '#shared/assert.ts'
+import { BLOCK_BYTES } from '#shared/blocks/block.ts'
+import { HASH_BYTES } from '#shared/blocks/hash-tree.ts'
+
+const MiB = 1 << 20
+
+/** Every queue, window, frame and retry of the recovery agent, each with its reason (I13). */
+export const limits = {
+  /** One Blocks message: 1 MiB raw, so that a stall or a repeat costs little and the header costs nothing. */
+  batchMaxBlocks: 16,
+  /** Payload one VM may have unacknowledged at the target: hides 8 ms of round trip at 1 GB/s. */
+  creditBytes: 8 * MiB,
+  /** The target makes blocks durable after this much payload: half a window, so the source never runs dry. */
+  durableEveryPayloadBytes: 4 * MiB,
+  /** The same in raw bytes, for what compresses well or is zero. */
+  durableEveryRawBytes: 32 * MiB,
+  /** And after this long without a message, so that a slow source sees its progress. */
+  durableIdleMs: 100,
+  /** Messages of one VM waiting at the target; then the socket is read no further. */
+  receiveQueueMessages: 64,
+  disksPerVm: 64,
+  /** VMs one source may replicate over one channel: as many as a large host runs. */
+  vmsPerChannel: 1024,
+  /** Nodes in one TreeNodes answer: 256 KiB. */
+  treeQueryMaxNodes: 8192,
+  /** Groups compared at a time while synchronizing: 64 MiB, so that the second reading comes from the page cache. */
+  syncRangeGroups: 4,
+  /** A seal may wait behind a prune of a large layer; a target that is silent longer than this is stuck. */
+  replyTimeoutMs: 5 * 60_000,
+  /** First and last pause between attempts to reach a peer or to send after a refusal. */
+  retryFirstMs: 500,
+  retryLastMs: 30_000,
+  /** How often the same trouble of one VM becomes an event. */
+  eventRepeatMs: 15 * 60_000,
+  /** Progress is reported to the coordinator at most this often. */
+  progressReportMs: 1_000,
+  /** The agent looks at its own free space this often. */
+  agentReportMs: 30_000,
+  /** A token bucket holds at most this much of its rate: bursts stay short. */
+  throttleBurstMs: 250,
+} as const
+
+assert(limits.durableEveryPayloadBytes * 2 <= limits.creditBytes, 'half a window makes the next grant')
+assert(limits.batchMaxBlocks * BLOCK_BYTES <= limits.creditBytes / 4, 'a window holds several batches')
+assert(limits.treeQueryMaxNodes * HASH_BYTES <= MiB, 'an answer about the tree fits a frame')

@@ -1,0 +1,27 @@
+import { systemClock } from '#shared/clock.ts'
+import { crashPointFromEnv } from '#shared/crash-point.ts'
+import { openLog } from '#shared/log.ts'
+import { systemRng } from '#shared/rng.ts'
+import { loadIdentity } from '#shared/trust/identity-store.ts'
+import { startAgent } from './agent.ts'
+import { loadAgentConfig } from './config.ts'
+
+/**
+ * `hotsite agent --config FILE`: runs until the signal, then stops cleanly. Throws `config-invalid`, `not-registered`,
+ * `data-dir-in-use`, `data-version-unknown`, `channel-cannot-listen`.
+ */
+export async function runAgent(configPath: string, signal: AbortSignal): Promise<void> {
+  const config = loadAgentConfig(configPath)
+  const identity = loadIdentity(config.dataDir)
+  await using log = openLog('agent', config.log)
+  await using _agent = await startAgent({
+    config,
+    identity,
+    clock: systemClock,
+    rng: systemRng,
+    log,
+    crashPoint: crashPointFromEnv(process.env),
+  })
+  if (signal.aborted) return
+  await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+}

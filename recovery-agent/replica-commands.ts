@@ -1,0 +1,109 @@
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import type { DiskId, FabricVmId, VmId } from '#shared/ids.ts'
+import type { AgentCommandKind, CommandHandlers, CommandRequest } from '#shared/messages/commands.ts'
+import type { Pruner } from './pruner.ts'
+import type { ReplicaReports } from './replica-reports.ts'
+import type { Sources } from './source/sources.ts'
+import { staleEpoch } from './stream/target/receiver.ts'
+import type { RemoteStore } from './stream/target/remote-store.ts'
+import type { ReplicaServer } from './stream/target/replica-server.ts'
+
+export type ReplicaCommandKind = Extract<AgentCommandKind, `replica.${string}` | `overlay.${string}`>
+
+export interface ReplicaCommandDeps {
+  readonly store: RemoteStore
+  readonly server: Pick<ReplicaServer, 'exclusively'>
+  readonly reports: ReplicaReports
+  readonly pruner: Pruner
+  readonly sources: Sources
+  readonly overlayFormat: 'raw' | 'qcow2'
+  /** Disk images of a VM of this host that is off. */
+  readonly diskPaths: (
+    vm: FabricVmId,
+  ) => Promise<readonly { readonly diskId: DiskId; readonly sizeBytes: number; readonly path: string }[]>
+}
+
+/** What a target does for the coordinator. Each may be repeated (I4). */
+export function replicaCommands(deps: ReplicaCommandDeps): CommandHandlers<ReplicaCommandKind> {
+  const { store, server, reports, pruner, sources } = deps
+
+  const changing = async <T>(vmId: VmId, task: Parameters<typeof server.exclusively<T>>[1]): Promise<T> => {
+    const result = await server.exclusively(vmId, task)
+    await reports.publish(vmId)
+    pruner.due(vmId)
+    return result
+  }
+
+  return {
+    'replica.prepare': async ({ vmId, epoch, disks, sourceServerId, policy }) => {
+      await changing(vmId, async (interrupt) => {
+        const before = await store.get(vmId)
+        if (before && (before.epoch < epoch || before.sourceServerId !== sourceServerId)) {
+          await interrupt(staleEpoch(vmId, before.epoch, epoch))
+        }
+        const bare = disks.map(({ diskId, sizeBytes }) => ({ diskId, sizeBytes }))
+        await store.prepare({ vmId, epoch, sourceServerId, policy, disks: bare })
+      })
+      return {}
+    },
+    'replica.adopt': async (request) => {
+      await adopt(deps, request)
+      return {}
+    },
+    'replica.fence': async ({ vmId, epoch }) => {
+      const newest = await changing(vmId, async (interrupt) => {
+        const before = await store.get(vmId)
+        const { epoch: held } = await store.raiseEpoch(vmId, epoch)
+        if (before && before.epoch < held) await interrupt(staleEpoch(vmId, before.epoch, held))
+        return (await store.points(vmId)).toSorted((a, b) => b.seq - a.seq)[0]
+      })
+      return { newest: newest ? { epoch: newest.epoch, seq: newest.seq } : null }
+    },
+    'overlay.create': async ({ vmId, overlayId, point, purpose }) => {
+      const format = deps.overlayFormat
+      const created = await changing(vmId, () =>
+        store.createOverlay({ vmId, overlayId, point, purpose, format }),
+      )
+      return { ...created, disks: [...created.disks] }
+    },
+    'overlay.remove': async ({ vmId, overlayId }) => {
+      await changing(vmId, () => store.removeOverlay(vmId, overlayId))
+      return {}
+    },
+    'replica.commit': async ({ vmId, overlayId }) => {
+      await changing(vmId, async (interrupt) => {
+        await interrupt(new HotsiteError('replica-unknown', `the failover of VM ${vmId} was committed`))
+        await store.commit(vmId, overlayId)
+      })
+      return {}
+    },
+    'replica.remove': async ({ vmId }) => {
+      await server.exclusively(vmId, async (interrupt) => {
+        await interrupt(new HotsiteError('replica-unknown', `the replica of VM ${vmId} was removed`))
+        if (await store.get(vmId)) await store.remove(vmId)
+      })
+      reports.forget(vmId)
+      return {}
+    },
+    'replica.pin': async ({ vmId, point, pinned }) => {
+      await changing(vmId, () => store.pin(vmId, point, pinned))
+      return {}
+    },
+  }
+
+  async function adopt({ diskPaths }: ReplicaCommandDeps, request: CommandRequest<'replica.adopt'>) {
+    const { vmId, epoch, fabricVmId, sourceServerId, policy } = request
+    const own = sources.epochOf(vmId)
+    if (own !== undefined && own >= epoch) throw staleEpoch(vmId, epoch, own)
+    // It becomes a target: whatever it still had to send is of an epoch that is over (I5).
+    sources.fence(vmId, epoch)
+    await sources.stop(vmId)
+    await changing(vmId, async (interrupt) => {
+      const known = await store.get(vmId)
+      // A repeat: the base was adopted, and what was received since must stay.
+      if (known?.epoch === epoch && (await store.points(vmId)).some((point) => point.epoch === epoch)) return
+      await interrupt(staleEpoch(vmId, known?.epoch ?? 0, epoch))
+      await store.adopt({ vmId, epoch, sourceServerId, policy, disks: await diskPaths(fabricVmId) })
+    })
+  }
+}

@@ -1,0 +1,246 @@
+/**
+ * Brings what capture left in the buffer to the target, in order, for ever:
+ *
+ *   connect → OpenReplica → (synchronize | send the oldest delta | wait)* → any failure: decide, pause, once more
+ *
+ * Nothing is remembered between attempts: the target says what it has, the engine what is left.
+ */
+import type { SealedDelta, SourceVmState } from '#recovery-agent/capture/port.ts'
+import { assertNever } from '#shared/assert.ts'
+import { errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
+import { limits } from '../limits.ts'
+import { afterFailure, retryPauseMs } from '../stream/source/after-failure.ts'
+import type { Conversation } from '../stream/source/conversation.ts'
+import type { PeerLink } from '../stream/source/peer-link.ts'
+import { runSync } from '../stream/source/run-sync.ts'
+import { sendDelta, type Transfer } from '../stream/source/send-delta.ts'
+import { emptyBucket, takeTokens } from '../stream/throttle.ts'
+import type { Source } from './source.ts'
+
+export async function sendLoop(source: Source, signal: AbortSignal): Promise<void> {
+  let failures = 0
+  while (!signal.aborted) {
+    const seen = source.version
+    if (!source.maySend) {
+      await source.change(seen, signal)
+      continue
+    }
+    const stop = source.newAttempt(signal)
+    try {
+      await sendUntilStopped(source, stop, () => {
+        failures = 0
+      })
+    } catch (error) {
+      if (signal.aborted) return
+      if (stop.aborted) continue
+      await recover(source, error, { failures, stop }).catch((reason) => {
+        if (!stop.aborted) throw reason
+      })
+      failures += 1
+    }
+  }
+}
+
+async function recover(
+  source: Source,
+  error: unknown,
+  { failures, stop }: { readonly failures: number; readonly stop: AbortSignal },
+): Promise<void> {
+  const { engine, clock, rng } = source.deps
+  const { code } = errorDocument(error)
+  const decision = afterFailure(code, source.record.epoch)
+  source.log.warn('sending stopped', { decision: decision.kind, failures, error })
+  const pause = () => {
+    const range = { firstMs: limits.retryFirstMs, lastMs: limits.retryLastMs }
+    return clock.sleep(retryPauseMs(failures, range, rng.next()), stop)
+  }
+  switch (decision.kind) {
+    case 'fence':
+      source.failed(error, 'critical')
+      source.fence(decision.epoch)
+      return
+    case 'resync':
+      source.failed(error, 'warning')
+      await engine.requireSync(source.vmId, 'diverged')
+      await source.refresh()
+      // At once the first time; a pair of hosts that keeps diverging is not helped by haste.
+      if (failures > 0) await pause()
+      return
+    case 'await-ticket':
+      // A new ticket interrupts the attempt; without one the clocks may have been set right.
+      source.failed(error, 'warning')
+      await clock.sleep(limits.retryLastMs, stop)
+      return
+    case 'reconnect':
+      await pause()
+      return
+    case 'retry':
+      source.failed(error, 'warning')
+      await pause()
+      return
+    default:
+      assertNever(decision)
+  }
+}
+
+async function sendUntilStopped(source: Source, stop: AbortSignal, onPoint: () => void): Promise<void> {
+  const { links, engine } = source.deps
+  const { vmId } = source
+  const lease = links.acquire(source.record.target)
+  try {
+    const conversation = await lease.link.converse(vmId, stop)
+    source.setConnected(true)
+    let targetNewest = await open(source, conversation, stop)
+    source.succeeded()
+    for (;;) {
+      const state = await source.refresh()
+      const seen = source.version
+      const delta = state.needsSync ? undefined : await engine.nextDelta(vmId, state.ackedSeq)
+      const work = { source, link: lease.link, conversation, stop }
+      if (state.needsSync) targetNewest = await synchronize(work, targetNewest)
+      else if (delta) targetNewest = await transferDelta(work, delta)
+      else {
+        await source.change(seen, AbortSignal.any([stop, conversation.signal]))
+        continue
+      }
+      onPoint()
+      source.succeeded()
+    }
+  } finally {
+    lease.link.end(vmId)
+    lease.release()
+    source.setProgress(null)
+    source.setConnected(false)
+  }
+}
+
+/** Answers the newest point of the target, after the cursor here was brought in line with it. */
+async function open(source: Source, conversation: Conversation, stop: AbortSignal): Promise<number> {
+  const { engine } = source.deps
+  const { vmId, epoch, ticket } = source.record
+  const { body } = await conversation.request(
+    { kind: 'openReplica', body: { vmId, epoch, ticket: Buffer.from(ticket, 'base64'), disks: [] } },
+    { kinds: ['replicaOpened'], matches: ({ body }) => body.epoch === epoch },
+    stop,
+  )
+  const state = await source.refresh()
+  if (state.needsSync) return body.newestSeq
+  const cause = reconcile(state, body.newestSeq)
+  if (cause === 'acknowledge') await engine.acknowledge(vmId, body.newestSeq)
+  else if (cause) {
+    source.failed(
+      new HotsiteError(
+        'replication-resync',
+        `VM ${vmId}: the target holds point ${body.newestSeq}, acknowledged here is ${state.ackedSeq} of ${state.sealedSeq}: ${cause}`,
+      ),
+      'warning',
+    )
+    await engine.requireSync(vmId, cause)
+  }
+  return body.newestSeq
+}
+
+/** What the target's newest point means for the cursor here. Points have their numbers from this epoch's first sync on. */
+function reconcile(
+  state: SourceVmState,
+  newestSeq: number,
+): 'acknowledge' | 'target-replaced' | 'buffer-lost' | null {
+  if (newestSeq === state.ackedSeq) return null
+  if (newestSeq < state.ackedSeq) return 'target-replaced'
+  return newestSeq <= state.sealedSeq ? 'acknowledge' : 'buffer-lost'
+}
+
+interface Work {
+  readonly source: Source
+  readonly link: PeerLink
+  readonly conversation: Conversation
+  readonly stop: AbortSignal
+}
+
+/** Answers the target's newest point. */
+async function transferDelta(work: Work, delta: SealedDelta): Promise<number> {
+  const { source } = work
+  const { engine, clock, crashPoint } = source.deps
+  const startedMs = clock.monotonicMs()
+  let sentBytes = 0
+  const transfer = makeTransfer(work, delta.capturedAtMs + 2 * source.frequencyMs, (bytes) => {
+    sentBytes += bytes
+  })
+  await sendDelta(transfer, engine, delta)
+  crashPoint('source:point-acknowledged')
+  await engine.acknowledge(source.vmId, delta.seq)
+  crashPoint('source:base-released')
+  const { lastCycle, totals } = source.record
+  const transferMs = clock.monotonicMs() - startedMs
+  source.update({
+    lastCycle: lastCycle?.seq === delta.seq ? { ...lastCycle, sentBytes, transferMs } : lastCycle,
+    totals: {
+      changedBytes: totals.changedBytes + delta.stats.changedBytes,
+      sentBytes: totals.sentBytes + sentBytes,
+      cycles: totals.cycles + 1,
+    },
+  })
+  source.log.info('point acknowledged', { seq: delta.seq, sentBytes, transferMs })
+  return delta.seq
+}
+
+/** Answers the target's newest point. */
+async function synchronize(work: Work, newestSeq: number): Promise<number> {
+  const { source } = work
+  const { engine, clock, crashPoint } = source.deps
+  const startedMs = clock.monotonicMs()
+  let sentBytes = 0
+  source.setProgress({ doneBytes: 0, totalBytes: 0 })
+  try {
+    await using session = await engine.openSync(source.vmId, { newestSeq })
+    const { seq, capturedAtMs } = session
+    const transfer = makeTransfer(work, null, (bytes) => {
+      sentBytes += bytes
+    })
+    const stats = await runSync({
+      transfer,
+      session,
+      epoch: source.record.epoch,
+      compress: source.record.policy.compression,
+      onProgress: (progress) => source.setProgress(progress),
+    })
+    crashPoint('source:sync-committed')
+    const { storedBytes: _storedBytes, ...counted } = stats
+    const { totals } = source.record
+    const transferMs = clock.monotonicMs() - startedMs
+    source.update({
+      lastCycle: { seq, capturedAtMs, ...counted, sentBytes, transferMs },
+      totals: {
+        changedBytes: totals.changedBytes + stats.changedBytes,
+        sentBytes: totals.sentBytes + sentBytes,
+        cycles: totals.cycles + 1,
+      },
+    })
+    await source.refresh()
+    source.log.info('synchronized', { seq, sentBytes, transferMs })
+    return seq
+  } finally {
+    source.setProgress(null)
+  }
+}
+
+function makeTransfer(work: Work, deadlineMs: number | null, onSent: (bytes: number) => void): Transfer {
+  const { source, conversation, link, stop } = work
+  const { clock } = source.deps
+  let bucket = emptyBucket
+  return {
+    conversation,
+    turns: link.turns,
+    deadlineMs,
+    signal: stop,
+    onSent,
+    async throttle(bytes, signal) {
+      // Read anew each time: a policy that changes is in force with the next batch.
+      const bytesPerSecond = source.record.policy.throttleBytesPerSecond
+      const rate = { bytesPerSecond, burstMs: limits.throttleBurstMs }
+      const taken = takeTokens(bucket, bytes, rate, clock.monotonicMs())
+      bucket = taken.bucket
+      if (taken.waitMs > 0) await clock.sleep(taken.waitMs, signal)
+    },
+  }
+}

@@ -1,0 +1,275 @@
+import type { CaptureEngine, SourceVmState } from '#recovery-agent/capture/port.ts'
+import type { Clock } from '#shared/clock.ts'
+import type { CrashPoint } from '#shared/crash-point.ts'
+import { errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
+import type { VmId } from '#shared/ids.ts'
+import type { Logger } from '#shared/log.ts'
+import type { CommandResultOf } from '#shared/messages/commands.ts'
+import type { ReplicationReport } from '#shared/messages/reports.ts'
+import type { Rng } from '#shared/rng.ts'
+import { Wakeup } from '#shared/wakeup.ts'
+import type { RaiseEvent } from '../events.ts'
+import { limits } from '../limits.ts'
+import type { AgentState, SourceRecord } from '../state.ts'
+import type { PeerLinks } from '../stream/source/peer-links.ts'
+
+export interface SourceDeps {
+  readonly engine: CaptureEngine
+  readonly links: PeerLinks
+  readonly state: AgentState
+  readonly clock: Clock
+  readonly rng: Rng
+  readonly log: Logger
+  readonly crashPoint: CrashPoint
+  readonly raise: RaiseEvent
+  readonly publish: (report: ReplicationReport) => void
+}
+
+/** Somebody waits for a cycle that starts after now. */
+interface CycleRequest {
+  readonly resolve: (sealed: { readonly seq: number }) => void
+  readonly reject: (error: unknown) => void
+}
+
+type Activity = ReplicationReport['activity']
+
+/**
+ * One VM this host replicates: the state that the capture loop and the send loop share, and what is said about it.
+ * Everything runs on one event loop; `version` grows with every change, so a waiter that looked before an await
+ * sees that it has to look again.
+ */
+export class Source {
+  readonly deps: SourceDeps
+  readonly log: Logger
+  readonly #changed = new Wakeup()
+  #record: SourceRecord
+  #engineState: SourceVmState | undefined
+  #requests: CycleRequest[] = []
+  #attempt = new AbortController()
+  #version = 0
+  #fencedBelow: number
+  #connected = false
+  #stopped = false
+  #progress: ReplicationReport['progress'] = null
+  #progressPublishedMs = Number.NEGATIVE_INFINITY
+  #error: ReplicationReport['error'] = null
+
+  constructor(record: SourceRecord, deps: SourceDeps) {
+    this.#record = record
+    this.deps = deps
+    this.#fencedBelow = deps.state.fencedBelow(record.vmId)
+    this.log = deps.log.with({ vmId: record.vmId })
+  }
+
+  get vmId(): VmId {
+    return this.#record.vmId
+  }
+
+  get record(): SourceRecord {
+    return this.#record
+  }
+
+  get version(): number {
+    return this.#version
+  }
+
+  get engineState(): SourceVmState | undefined {
+    return this.#engineState
+  }
+
+  get frequencyMs(): number {
+    return this.#record.policy.copyFrequencySeconds * 1000
+  }
+
+  get fenced(): boolean {
+    return this.#record.epoch < this.#fencedBelow
+  }
+
+  get maySend(): boolean {
+    return !this.#record.paused && !this.fenced && !this.#stopped
+  }
+
+  get mayCapture(): boolean {
+    return this.maySend && this.#engineState !== undefined && this.#engineState.needsSync === null
+  }
+
+  get peerConnected(): boolean {
+    return this.#connected
+  }
+
+  get cycleWanted(): boolean {
+    return this.#requests.length > 0
+  }
+
+  /** Resolves when anything changed after `seen` (a `version`). */
+  async change(seen: number, signal: AbortSignal): Promise<void> {
+    while (this.#version === seen) await this.#changed.next(signal)
+  }
+
+  /** The same, but after `ms` at the latest. */
+  async changeOrAfter(seen: number, ms: number, signal: AbortSignal): Promise<void> {
+    if (this.#version !== seen) return
+    await this.#changed.nextOrAfter(this.deps.clock, ms, signal)
+  }
+
+  /** Asks the engine how far it is. */
+  async refresh(): Promise<SourceVmState> {
+    const { engine, state } = this.deps
+    const engineState = await engine.state(this.vmId)
+    if (!engineState) throw new HotsiteError('vm-not-replicated', `the buffer does not know VM ${this.vmId}`)
+    this.#fencedBelow = state.fencedBelow(this.vmId)
+    this.#engineState = engineState
+    this.touch()
+    return engineState
+  }
+
+  update(change: Partial<SourceRecord>): void {
+    this.#record = { ...this.#record, ...change }
+    this.deps.state.saveSource(this.#record)
+    this.touch()
+  }
+
+  /** The send loop starts over: other target, other ticket, paused, resumed. */
+  interrupt(reason: string): void {
+    this.#attempt.abort(new Error(reason))
+    this.touch()
+  }
+
+  newAttempt(signal: AbortSignal): AbortSignal {
+    this.#attempt = new AbortController()
+    return AbortSignal.any([signal, this.#attempt.signal])
+  }
+
+  /** Persisted before it returns (I5). */
+  fence(belowEpoch: number): void {
+    this.deps.state.fence(this.vmId, belowEpoch)
+    this.#fencedBelow = this.deps.state.fencedBelow(this.vmId)
+    if (!this.fenced) return
+    this.failRequests(fencedError(this.#record))
+    this.interrupt('fenced')
+  }
+
+  stop(): void {
+    this.#stopped = true
+    this.failRequests(new HotsiteError('replication-stopped', `replication of VM ${this.vmId} was stopped`))
+    this.interrupt('stopped')
+  }
+
+  /** Resolves with the first cycle that starts after the call. */
+  requestCycle(): Promise<{ readonly seq: number }> {
+    const request = Promise.withResolvers<{ readonly seq: number }>()
+    this.#requests.push(request)
+    this.touch()
+    return request.promise
+  }
+
+  takeRequests(): readonly CycleRequest[] {
+    const taken = this.#requests
+    this.#requests = []
+    return taken
+  }
+
+  returnRequests(requests: readonly CycleRequest[]): void {
+    this.#requests.unshift(...requests)
+  }
+
+  failRequests(error: unknown): void {
+    for (const request of this.takeRequests()) request.reject(error)
+  }
+
+  /** One copy cycle now; resolves when the target holds its point, or a newer one. */
+  async copy(signal: AbortSignal): Promise<CommandResultOf<'replication.copyNow'>> {
+    if (this.fenced) throw fencedError(this.#record)
+    if (this.#record.paused) {
+      throw new HotsiteError('replication-paused', `replication of VM ${this.vmId} is paused`)
+    }
+    const { seq } = await abortable(this.requestCycle(), signal)
+    for (;;) {
+      const seen = this.#version
+      const state = this.#engineState
+      if (state && state.needsSync === null && state.ackedSeq >= seq && state.ackedCapturedAtMs !== null) {
+        const point = { epoch: state.epoch, seq: state.ackedSeq }
+        return { point, capturedAtMs: state.ackedCapturedAtMs }
+      }
+      if (this.fenced) throw fencedError(this.#record)
+      if (this.#stopped) throw new HotsiteError('replication-stopped', `VM ${this.vmId} was stopped`)
+      await this.change(seen, signal)
+    }
+  }
+
+  setConnected(connected: boolean): void {
+    if (this.#connected === connected) return
+    this.#connected = connected
+    this.touch()
+  }
+
+  setProgress(progress: ReplicationReport['progress']): void {
+    const now = this.deps.clock.monotonicMs()
+    const first = this.#progress === null
+    this.#progress = progress
+    if (progress && !first && now - this.#progressPublishedMs < limits.progressReportMs) return
+    this.#progressPublishedMs = now
+    this.touch()
+  }
+
+  failed(error: unknown, severity: 'warning' | 'critical'): void {
+    const { code, message } = errorDocument(error)
+    this.#error = { code, message, atMs: this.deps.clock.now() }
+    this.deps.raise({ severity, code, message, vmId: this.vmId })
+    this.touch()
+  }
+
+  succeeded(): void {
+    if (this.#error === null) return
+    this.#error = null
+    this.touch()
+  }
+
+  touch(): void {
+    this.#version += 1
+    this.deps.publish(this.report())
+    this.#changed.notify()
+  }
+
+  report(): ReplicationReport {
+    const { vmId, epoch, lastCycle, totals } = this.#record
+    const state = this.#engineState
+    return {
+      vmId,
+      epoch,
+      activity: this.#activity(),
+      cause: state?.needsSync ?? null,
+      sealedSeq: state?.sealedSeq ?? 0,
+      ackedSeq: state?.ackedSeq ?? 0,
+      newestCapturedAtMs: lastCycle?.capturedAtMs ?? state?.ackedCapturedAtMs ?? null,
+      newestAckedCapturedAtMs: state?.ackedCapturedAtMs ?? null,
+      bufferedBytes: state?.bufferedBytes ?? 0,
+      progress: this.#progress,
+      lastCycle,
+      totals,
+      peerConnected: this.#connected,
+      error: this.#error,
+    }
+  }
+
+  #activity(): Activity {
+    if (this.#stopped) return 'stopped'
+    if (this.fenced) return 'fenced'
+    if (this.#record.paused) return 'paused'
+    if (this.#progress) return 'synchronizing'
+    return this.#engineState && this.#engineState.needsSync === null ? 'replicating' : 'waiting'
+  }
+}
+
+function fencedError({ vmId, epoch }: SourceRecord): HotsiteError {
+  return new HotsiteError('epoch-stale', `VM ${vmId} runs elsewhere at a later epoch than ${epoch}`)
+}
+
+function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const onAbort = () => reject(signal.reason)
+    if (signal.aborted) return onAbort()
+    signal.addEventListener('abort', onAbort, { once: true })
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
+  })
+}

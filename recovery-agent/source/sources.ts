@@ -1,0 +1,188 @@
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import type { VmId } from '#shared/ids.ts'
+import { KeyedLocks } from '#shared/keyed-locks.ts'
+import type { CommandRequest, ResyncCause } from '#shared/messages/commands.ts'
+import type { ReplicationPolicy } from '#shared/messages/policy.ts'
+import { limits } from '../limits.ts'
+import type { SourceRecord } from '../state.ts'
+import { captureLoop } from './capture-loop.ts'
+import { sendLoop } from './send-loop.ts'
+import { Source, type SourceDeps } from './source.ts'
+
+interface Running {
+  readonly source: Source
+  readonly controller: AbortController
+  readonly done: Promise<void>
+}
+
+/** The VMs this host replicates: what the coordinator orders, and what goes on by itself after a restart (I12). */
+export class Sources implements AsyncDisposable {
+  readonly #deps: SourceDeps
+  readonly #running = new Map<VmId, Running>()
+  readonly #locks = new KeyedLocks<VmId>()
+
+  constructor(deps: SourceDeps) {
+    this.#deps = deps
+  }
+
+  /** Takes up what state.db says, without the coordinator. */
+  async resumeAll(): Promise<void> {
+    const { state, engine } = this.#deps
+    const records = state.sources()
+    for (const known of await engine.states()) {
+      if (!records.some(({ vmId }) => vmId === known.vmId)) await engine.forget(known.vmId)
+    }
+    for (const record of records) {
+      const { vmId, fabricVmId, epoch } = record
+      await engine.add({ vmId, fabricVmId, epoch }, 'buffer-lost')
+      await this.#run(record)
+    }
+  }
+
+  start(request: CommandRequest<'replication.start'>): Promise<void> {
+    return this.#locks.run(request.vmId, async () => {
+      const { cause, ...order } = request
+      this.#ensureNotFenced(order.vmId, order.epoch)
+      const known = this.#running.get(order.vmId)?.source
+      if (known && known.record.epoch > order.epoch) {
+        throw stale(order.vmId, order.epoch, known.record.epoch)
+      }
+      const sameRun = known?.record.epoch === order.epoch && known.record.fabricVmId === order.fabricVmId
+      if (known && sameRun) return await this.#renew(known, order, cause)
+      await this.#end(order.vmId)
+      const { vmId, fabricVmId, epoch } = order
+      await this.#deps.engine.add({ vmId, fabricVmId, epoch }, cause)
+      const totals = { changedBytes: 0, sentBytes: 0, cycles: 0 }
+      const record: SourceRecord = { ...order, paused: false, lastCycle: null, totals }
+      this.#deps.state.saveSource(record)
+      await this.#run(record)
+    })
+  }
+
+  renewTicket(request: CommandRequest<'replication.renewTicket'>): Promise<void> {
+    return this.#locks.run(request.vmId, async () => {
+      const source = this.#get(request.vmId)
+      const { epoch, ticket, target } = request
+      if (source.record.epoch !== epoch) throw stale(request.vmId, epoch, source.record.epoch)
+      const moved = JSON.stringify(target) !== JSON.stringify(source.record.target)
+      source.update({ ticket, target })
+      // The target checks the ticket when a replica is opened: a transfer that runs is not disturbed.
+      if (moved || !source.peerConnected) source.interrupt('the ticket was renewed')
+    })
+  }
+
+  /** undefined: this host does not replicate the VM. */
+  epochOf(vmId: VmId): number | undefined {
+    return this.#running.get(vmId)?.source.record.epoch
+  }
+
+  setPolicy(vmId: VmId, policy: ReplicationPolicy): boolean {
+    const running = this.#running.get(vmId)
+    running?.source.update({ policy })
+    return running !== undefined
+  }
+
+  async setPaused(vmId: VmId, paused: boolean): Promise<void> {
+    const source = this.#get(vmId)
+    if (source.record.paused === paused) return
+    source.update({ paused })
+    if (paused) {
+      source.failRequests(new HotsiteError('replication-paused', `replication of VM ${vmId} was paused`))
+    }
+    source.interrupt(paused ? 'paused' : 'resumed')
+  }
+
+  async resync(vmId: VmId, cause: ResyncCause): Promise<void> {
+    const source = this.#get(vmId)
+    await this.#deps.engine.requireSync(vmId, cause)
+    await source.refresh()
+  }
+
+  copy(vmId: VmId, signal: AbortSignal) {
+    return this.#get(vmId).copy(signal)
+  }
+
+  /** Persisted before it returns; also for a VM this host does not replicate (any more) (I5). */
+  fence(vmId: VmId, epoch: number): void {
+    const running = this.#running.get(vmId)
+    if (running) running.source.fence(epoch)
+    else this.#deps.state.fence(vmId, epoch)
+  }
+
+  /** For good: the order is forgotten first, so that a crash after it cannot start sending again. */
+  stop(vmId: VmId): Promise<void> {
+    return this.#locks.run(vmId, async () => {
+      this.#deps.state.removeSource(vmId)
+      await this.#end(vmId)
+      await this.#deps.engine.forget(vmId)
+    })
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const { controller } of this.#running.values()) controller.abort(new Error('the agent stops'))
+    await Promise.all([...this.#running.values()].map(({ done }) => done))
+    this.#running.clear()
+  }
+
+  async #renew(
+    source: Source,
+    order: Omit<CommandRequest<'replication.start'>, 'cause'>,
+    cause: ResyncCause,
+  ): Promise<void> {
+    const replaced = source.record.target.serverId !== order.target.serverId
+    const moved = JSON.stringify(order.target) !== JSON.stringify(source.record.target)
+    if (replaced) await this.#deps.engine.requireSync(order.vmId, cause)
+    source.update(order)
+    if (moved || !source.peerConnected) source.interrupt('the order was renewed')
+    if (replaced) await source.refresh()
+  }
+
+  async #run(record: SourceRecord): Promise<void> {
+    const { log, clock } = this.#deps
+    const source = new Source(record, this.#deps)
+    await source.refresh()
+    const controller = new AbortController()
+    const { signal } = controller
+    const loop = async (name: string, run: (source: Source, signal: AbortSignal) => Promise<void>) => {
+      while (!signal.aborted) {
+        try {
+          await run(source, signal)
+        } catch (error) {
+          if (signal.aborted) return
+          // Nothing expected ends here; whatever it was, the VM must not stay unprotected because of it.
+          log.error('a loop of a VM failed', { vmId: record.vmId, loop: name, error })
+          source.failed(error, 'critical')
+          await clock.sleep(limits.retryLastMs, signal).catch(() => {})
+        }
+      }
+    }
+    const done = Promise.all([loop('capture', captureLoop), loop('send', sendLoop)]).then(() => {})
+    this.#running.set(record.vmId, { source, controller, done })
+  }
+
+  async #end(vmId: VmId): Promise<void> {
+    const running = this.#running.get(vmId)
+    if (!running) return
+    running.source.stop()
+    running.controller.abort(new Error('replication was stopped'))
+    await running.done
+    this.#running.delete(vmId)
+  }
+
+  #get(vmId: VmId): Source {
+    const running = this.#running.get(vmId)
+    if (!running) throw new HotsiteError('vm-not-replicated', `VM ${vmId} is not replicated from this host`)
+    return running.source
+  }
+
+  #ensureNotFenced(vmId: VmId, epoch: number): void {
+    const fencedBelow = this.#deps.state.fencedBelow(vmId)
+    if (epoch < fencedBelow) throw stale(vmId, epoch, fencedBelow)
+  }
+}
+
+function stale(vmId: VmId, epoch: number, held: number): HotsiteError {
+  return new HotsiteError('epoch-stale', `VM ${vmId} is at epoch ${held} here; epoch ${epoch} is over`, {
+    details: { epoch: held },
+  })
+}

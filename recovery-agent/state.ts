@@ -1,0 +1,60 @@
+/** state.db: what the agent must know to go on without the coordinator (I12), besides buffer.db and the replicas. */
+import { z } from 'zod'
+import { commandResultSchema } from '#shared/agent-link/command-results.ts'
+import { reportOutboxSchema } from '#shared/agent-link/report-outbox.ts'
+import type { VmId } from '#shared/ids.ts'
+import { agentCommands } from '#shared/messages/commands.ts'
+import { cycleReport } from '#shared/messages/reports.ts'
+import { type Migration, openSqlite, type Sqlite } from '#shared/sqlite.ts'
+
+const migrations: readonly Migration[] = [
+  {
+    name: 'source VMs, fences, command results, events',
+    sql: `
+      CREATE TABLE source_vms (vm_id TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT;
+      CREATE TABLE fences (vm_id TEXT PRIMARY KEY, epoch INTEGER NOT NULL) STRICT;
+      ${commandResultSchema}
+      ${reportOutboxSchema}
+    `,
+  },
+]
+
+/** One VM this host replicates: what the coordinator ordered, and what became of it. */
+const sourceRecord = agentCommands['replication.start'].request.omit({ cause: true }).extend({
+  paused: z.boolean(),
+  lastCycle: cycleReport.nullable(),
+  totals: z.strictObject({ changedBytes: z.int(), sentBytes: z.int(), cycles: z.int() }),
+})
+export type SourceRecord = z.infer<typeof sourceRecord>
+
+export interface AgentState {
+  readonly db: Sqlite
+  sources(): readonly SourceRecord[]
+  saveSource(record: SourceRecord): void
+  removeSource(vmId: VmId): void
+  /** From the return on, nothing of this VM is sent at an epoch below `epoch`, through any restart (I5). Never lowers. */
+  fence(vmId: VmId, epoch: number): void
+  /** The lowest epoch this host may send at; 0: any. */
+  fencedBelow(vmId: VmId): number
+}
+
+export function openAgentState(path: string): AgentState {
+  const db = openSqlite({ path, migrations, profile: 'control' })
+  const all = db.prepare<[], { json: string }>('SELECT json FROM source_vms ORDER BY vm_id')
+  const save = db.prepare<[string, string]>(
+    'INSERT INTO source_vms (vm_id, json) VALUES (?, ?) ON CONFLICT (vm_id) DO UPDATE SET json = excluded.json',
+  )
+  const remove = db.prepare<[string]>('DELETE FROM source_vms WHERE vm_id = ?')
+  const raise = db.prepare<[string, number]>(
+    'INSERT INTO fences (vm_id, epoch) VALUES (?, ?) ON CONFLICT (vm_id) DO UPDATE SET epoch = max(epoch, excluded.epoch)',
+  )
+  const fence = db.prepare<[string], { epoch: number }>('SELECT epoch FROM fences WHERE vm_id = ?')
+  return {
+    db,
+    sources: () => all.all().map(({ json }) => sourceRecord.parse(JSON.parse(json))),
+    saveSource: (record) => save.run(record.vmId, JSON.stringify(record)),
+    removeSource: (vmId) => remove.run(vmId),
+    fence: (vmId, epoch) => raise.run(vmId, epoch),
+    fencedBelow: (vmId) => fence.get(vmId)?.epoch ?? 0,
+  }
+}

@@ -1,0 +1,130 @@
+import type { Message } from '#shared/channel/message.ts'
+import type { Clock } from '#shared/clock.ts'
+import { errorFromDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
+import type { VmId } from '#shared/ids.ts'
+import { Wakeup } from '#shared/wakeup.ts'
+import { limits } from '../../limits.ts'
+
+export type ReplyKind = 'replicaOpened' | 'deltaAccepted' | 'pointAck' | 'treeNodes'
+type Reply<Kind extends ReplyKind> = Extract<Message, { readonly kind: Kind }>
+
+interface Pending {
+  readonly matches: (message: Message) => boolean
+  readonly resolve: (message: Message) => void
+}
+
+/**
+ * One VM's exchange with its target over a shared channel, from OpenReplica until the first refusal or the end of the
+ * channel. It then never recovers: the next attempt opens a new one and learns from the target where to go on.
+ */
+export class Conversation {
+  readonly vmId: VmId
+  readonly #sendOnChannel: (message: Message) => Promise<void>
+  readonly #clock: Clock
+  readonly #ended = new AbortController()
+  readonly #credited = new Wakeup()
+  #pending: readonly Pending[] = []
+  #opened = false
+  #lastRequestId = 0
+  #windowBytes = 0
+  #availableBytes = 0
+
+  constructor(options: {
+    readonly vmId: VmId
+    readonly clock: Clock
+    readonly send: (message: Message) => Promise<void>
+  }) {
+    this.vmId = options.vmId
+    this.#clock = options.clock
+    this.#sendOnChannel = options.send
+  }
+
+  /** Aborted, with the reason, once nothing more can come of this conversation. */
+  get signal(): AbortSignal {
+    return this.#ended.signal
+  }
+
+  fail(reason: Error): void {
+    this.#ended.abort(reason)
+  }
+
+  /** What the target said. Before ReplicaOpened only an answer to OpenReplica counts: the rest belongs to an earlier attempt. */
+  deliver(message: Message): void {
+    if (message.kind === 'replicaRefusal') {
+      const { code, message: text, epoch, seq, diskIds } = message.body
+      if (!this.#opened && seq !== 0) return
+      const refused = errorFromDocument({ code, message: text, details: { epoch, seq, diskIds } })
+      this.fail(refused)
+      return
+    }
+    if (message.kind === 'replicaOpened') {
+      this.#opened = true
+      this.#windowBytes = message.body.creditBytes
+      this.#availableBytes = message.body.creditBytes
+    }
+    if (!this.#opened) return
+    if (message.kind === 'blocksDurable') {
+      this.#availableBytes = Math.min(this.#windowBytes, this.#availableBytes + message.body.creditBytes)
+      this.#credited.notify()
+      return
+    }
+    const answered = this.#pending.find(({ matches }) => matches(message))
+    answered?.resolve(message)
+  }
+
+  nextRequestId(): number {
+    this.#lastRequestId += 1
+    return this.#lastRequestId
+  }
+
+  send(message: Message): Promise<void> {
+    this.signal.throwIfAborted()
+    return this.#sendOnChannel(message)
+  }
+
+  /** Sends and waits for the first reply of one of `kinds` that `matches`. */
+  async request<Kind extends ReplyKind>(
+    message: Message,
+    reply: {
+      readonly kinds: readonly Kind[]
+      readonly matches: (message: Reply<Kind>) => boolean
+    },
+    signal: AbortSignal,
+  ): Promise<Reply<Kind>> {
+    const answered = Promise.withResolvers<Message>()
+    const isReply = (candidate: Message): candidate is Reply<Kind> =>
+      reply.kinds.some((kind) => kind === candidate.kind)
+    const pending: Pending = {
+      matches: (candidate) => isReply(candidate) && reply.matches(candidate),
+      resolve: answered.resolve,
+    }
+    const done = new AbortController()
+    const stop = AbortSignal.any([signal, this.signal, done.signal])
+    this.#pending = [...this.#pending, pending]
+    try {
+      const [received] = await Promise.all([
+        Promise.race([answered.promise, this.#timeout(message.kind, stop)]),
+        this.send(message),
+      ])
+      return received as Reply<Kind>
+    } finally {
+      this.#pending = this.#pending.filter((other) => other !== pending)
+      done.abort(new Error('answered'))
+    }
+  }
+
+  /** Waits until `bytes` of payload fit the window; a batch larger than the window goes alone. */
+  async takeCredit(bytes: number, signal: AbortSignal): Promise<void> {
+    const either = AbortSignal.any([signal, this.signal])
+    while (this.#availableBytes < bytes && this.#availableBytes < this.#windowBytes) {
+      await this.#credited.next(either)
+    }
+    either.throwIfAborted()
+    this.#availableBytes -= bytes
+  }
+
+  async #timeout(kind: string, stop: AbortSignal): Promise<never> {
+    await this.#clock.sleep(limits.replyTimeoutMs, stop)
+    throw new HotsiteError('stream-timeout', `the target did not answer ${kind} of VM ${this.vmId} in time`)
+  }
+}

@@ -1,0 +1,121 @@
+import { dialAny } from '#shared/agent-link/dial-any.ts'
+import { dialChannel } from '#shared/channel/dial.ts'
+import { type Backoff, keepConnected } from '#shared/channel/keep-connected.ts'
+import type { ChannelLimits } from '#shared/channel/limits.ts'
+import type { Channel } from '#shared/channel/port.ts'
+import type { Clock } from '#shared/clock.ts'
+import type { ServerId } from '#shared/ids.ts'
+import type { Logger } from '#shared/log.ts'
+import type { PeerAddress } from '#shared/messages/commands.ts'
+import type { Rng } from '#shared/rng.ts'
+import type { ServerIdentity } from '#shared/trust/identity-store.ts'
+import { PeerLink } from './peer-link.ts'
+
+export interface LinkLease {
+  readonly link: PeerLink
+  release(): void
+}
+
+/** One channel for each target agent, kept for as long as some VM replicates to it. */
+export interface PeerLinks extends AsyncDisposable {
+  acquire(address: PeerAddress): LinkLease
+}
+
+export interface PeerLinksOptions {
+  readonly identity: ServerIdentity
+  readonly clock: Clock
+  readonly rng: Rng
+  readonly log: Logger
+  readonly backoff: Backoff
+  readonly limits?: Partial<ChannelLimits> | undefined
+}
+
+interface Entry {
+  readonly link: PeerLink
+  /** The newest lease last. VMs may know different addresses of one agent; the newest is tried first. */
+  leases: readonly { readonly address: PeerAddress }[]
+  readonly controller: AbortController
+  readonly done: Promise<void>
+}
+
+export function createPeerLinks(options: PeerLinksOptions): PeerLinks {
+  const entries = new Map<ServerId, Entry>()
+  const ending = new Set<Promise<void>>()
+
+  function openEntry(serverId: ServerId): Entry {
+    const { clock, rng, backoff } = options
+    const log = options.log.with({ link: serverId })
+    const link = new PeerLink({ clock, log })
+    const controller = new AbortController()
+    const { signal } = controller
+    const entry: Entry = {
+      link,
+      leases: [],
+      controller,
+      done: keepConnected({
+        clock,
+        rng,
+        log,
+        signal,
+        backoff,
+        dial: (dialSignal) =>
+          dialAny(addressesOf(entry), (address) => dialPeer(options, address, dialSignal)),
+        onChannel: (channel) => link.serve(channel),
+      }),
+    }
+    return entry
+  }
+
+  function close(serverId: ServerId, entry: Entry): void {
+    if (entries.get(serverId) === entry) entries.delete(serverId)
+    entry.controller.abort(new Error('no VM replicates there any more'))
+    ending.add(entry.done)
+    void entry.done.then(() => ending.delete(entry.done))
+  }
+
+  return {
+    acquire(address) {
+      const entry = entries.get(address.serverId) ?? openEntry(address.serverId)
+      entries.set(address.serverId, entry)
+      const lease = { address }
+      entry.leases = [...entry.leases, lease]
+      return {
+        link: entry.link,
+        release() {
+          entry.leases = entry.leases.filter((other) => other !== lease)
+          if (entry.leases.length === 0) close(address.serverId, entry)
+        },
+      }
+    },
+    async [Symbol.asyncDispose]() {
+      for (const [serverId, entry] of entries) close(serverId, entry)
+      await Promise.all(ending)
+    },
+  }
+}
+
+function addressesOf({ leases }: Entry): readonly PeerAddress[] {
+  const distinct = new Map<string, PeerAddress>()
+  for (const { address } of leases.toReversed()) {
+    const key = JSON.stringify([address.host, address.port, address.certificatePem])
+    if (!distinct.has(key)) distinct.set(key, address)
+  }
+  return [...distinct.values()]
+}
+
+function dialPeer(options: PeerLinksOptions, address: PeerAddress, signal: AbortSignal): Promise<Channel> {
+  const { identity, clock, log, limits } = options
+  return dialChannel({
+    host: address.host,
+    port: address.port,
+    pinnedCertificatePem: address.certificatePem,
+    self: identity,
+    vaultPublicKey: identity.vaultPublicKey,
+    generation: identity.generation,
+    expectPeer: { serverId: address.serverId, kind: 'agent' },
+    clock,
+    log,
+    signal,
+    limits,
+  })
+}

@@ -1,0 +1,102 @@
+import type { CaptureEngine, SealedDelta, StoredBatch } from '#recovery-agent/capture/port.ts'
+import type { DiskId } from '#shared/ids.ts'
+import type { Turns } from '../turns.ts'
+import type { Conversation } from './conversation.ts'
+
+export type TransferEngine = Pick<CaptureEngine, 'readBatch' | 'acknowledge' | 'openSync'>
+
+/** What moving blocks of one VM takes. */
+export interface Transfer {
+  readonly conversation: Conversation
+  readonly turns: Turns
+  /** When this VM's data becomes older than its policy wants; null while synchronizing. */
+  readonly deadlineMs: number | null
+  /** Waits until the policy's throttle lets `bytes` pass. */
+  readonly throttle: (bytes: number, signal: AbortSignal) => Promise<void>
+  readonly onSent: (payloadBytes: number) => void
+  readonly signal: AbortSignal
+}
+
+/** Returns when the target holds the point; the caller acknowledges. Rejects with the refusal or the broken link. */
+export async function sendDelta(
+  transfer: Transfer,
+  engine: Pick<CaptureEngine, 'readBatch'>,
+  delta: SealedDelta,
+): Promise<void> {
+  const { conversation, signal } = transfer
+  const { vmId, epoch, seq } = delta
+  const begun = await conversation.request(
+    {
+      kind: 'deltaBegin',
+      body: {
+        vmId,
+        epoch,
+        seq,
+        baseSeq: delta.baseSeq,
+        kind: 'delta',
+        capturedAtMs: delta.capturedAtMs,
+        consistency: delta.consistency,
+        disks: delta.disks.map(({ diskId, sizeBytes }) => ({ diskId, sizeBytes })),
+      },
+    },
+    { kinds: ['deltaAccepted', 'pointAck'], matches: ({ body }) => body.seq === seq },
+    signal,
+  )
+  if (begun.kind === 'pointAck') return
+  for (const disk of delta.disks) {
+    const resume = begun.body.resume.find(({ diskId }) => diskId === disk.diskId)?.nextBatch ?? 0
+    for (let batch = resume; batch < disk.batchCount; batch++) {
+      const stored = await engine.readBatch({ vmId, seq, diskId: disk.diskId, batch })
+      await sendBatch(transfer, { epoch, seq, diskId: disk.diskId }, stored)
+    }
+  }
+  await endDelta(transfer, {
+    epoch,
+    seq,
+    manifest: delta.manifest,
+    batches: delta.disks.map(({ diskId, batchCount }) => ({ diskId, nextBatch: batchCount })),
+  })
+}
+
+export async function sendBatch(
+  { conversation, turns, deadlineMs, throttle, onSent, signal }: Transfer,
+  place: { readonly epoch: number; readonly seq: number; readonly diskId: DiskId },
+  stored: StoredBatch,
+): Promise<void> {
+  const { vmId } = conversation
+  const stop = AbortSignal.any([signal, conversation.signal])
+  const { payload } = stored
+  await conversation.takeCredit(payload.length, stop)
+  await throttle(payload.length, stop)
+  await turns.take({ vmId, deadlineMs }, stop, () =>
+    conversation.send({
+      kind: 'blocks',
+      body: {
+        vmId,
+        ...place,
+        batch: stored.batch,
+        blockIndexes: stored.blockIndexes,
+        storedBytes: stored.storedBytes,
+      },
+      ...(payload.length > 0 ? { tail: payload } : {}),
+    }),
+  )
+  onSent(payload.length)
+}
+
+/** Sends the signed description and waits for the point. */
+export async function endDelta(
+  { conversation, signal }: Transfer,
+  end: {
+    readonly epoch: number
+    readonly seq: number
+    readonly manifest: Uint8Array
+    readonly batches: readonly { readonly diskId: DiskId; readonly nextBatch: number }[]
+  },
+): Promise<void> {
+  await conversation.request(
+    { kind: 'deltaEnd', body: { vmId: conversation.vmId, ...end } },
+    { kinds: ['pointAck'], matches: ({ body }) => body.seq === end.seq && body.epoch === end.epoch },
+    signal,
+  )
+}

@@ -1,0 +1,321 @@
+/**
+ * The target's side of one VM on one channel.
+ *
+ *   closed ──OpenReplica──▶ open ──DeltaBegin──▶ receiving ──DeltaEnd, sealed──▶ open
+ *      ▲                                            │
+ *      └──────────── any refusal ◀──────────────────┘
+ *
+ * A refusal ends the source's attempt: whatever of it is still on its way is dropped without another answer, until
+ * OpenReplica starts the next one. Messages are handled one at a time under the VM's lock, which the commands that
+ * fence, adopt or remove the replica take too: when those return, nothing older is being written (I5).
+ */
+import { assertNever } from '#shared/assert.ts'
+import type { Message } from '#shared/channel/message.ts'
+import type { Channel } from '#shared/channel/port.ts'
+import type { Clock } from '#shared/clock.ts'
+import type { CrashPoint } from '#shared/crash-point.ts'
+import { errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
+import type { ServerId, VmId } from '#shared/ids.ts'
+import type { KeyedLocks } from '#shared/keyed-locks.ts'
+import type { Logger } from '#shared/log.ts'
+import { verifyTicket } from '#shared/trust/ticket.ts'
+import { Wakeup } from '#shared/wakeup.ts'
+import { limits } from '../../limits.ts'
+import { checkManifest } from './check-manifest.ts'
+import {
+  type DeltaEndRequest,
+  parseDeltaBegin,
+  parseDeltaEnd,
+  parseOpenReplica,
+  parseTreeQuery,
+  type TreeQueryRequest,
+} from './parse.ts'
+import { Receiving } from './receiving.ts'
+import type { RemoteStore } from './remote-store.ts'
+
+export interface ReceiverContext {
+  readonly self: { readonly serverId: ServerId; readonly vaultPublicKey: Uint8Array }
+  readonly store: RemoteStore
+  readonly locks: KeyedLocks<VmId>
+  readonly clock: Clock
+  readonly log: Logger
+  readonly crashPoint: CrashPoint
+  /** This receiver speaks for the VM from now on; another one lets go. Called under the VM's lock. */
+  readonly claim: (vmId: VmId, receiver: Receiver) => Promise<void>
+  readonly onSealed: (vmId: VmId) => void
+  readonly onDiverged: (vmId: VmId, seq: number, diskIds: readonly string[]) => void
+}
+
+type State =
+  | { readonly kind: 'closed' }
+  | { readonly kind: 'open'; readonly epoch: number }
+  | { readonly kind: 'receiving'; readonly epoch: number; readonly delta: Receiving }
+
+/** What a source may ask of a target. */
+export type SourceMessage = Extract<
+  Message,
+  { readonly kind: 'openReplica' | 'deltaBegin' | 'blocks' | 'deltaEnd' | 'treeQuery' }
+>
+
+export class Receiver {
+  readonly #vmId: VmId
+  readonly #channel: Channel
+  readonly #context: ReceiverContext
+  readonly #log: Logger
+  readonly #queue: SourceMessage[] = []
+  readonly #arrived = new Wakeup()
+  readonly #room = new Wakeup()
+  readonly #ending = new AbortController()
+  #state: State = { kind: 'closed' }
+
+  constructor(vmId: VmId, channel: Channel, context: ReceiverContext) {
+    this.#vmId = vmId
+    this.#channel = channel
+    this.#context = context
+    this.#log = context.log.with({ vmId, peer: channel.peer.name })
+  }
+
+  /** Queues a message; while the queue is full the caller, and so the socket, waits. */
+  async offer(message: SourceMessage): Promise<void> {
+    this.#queue.push(message)
+    this.#arrived.notify()
+    while (this.#queue.length >= limits.receiveQueueMessages && !this.#ending.signal.aborted) {
+      await this.#room.next(this.#ending.signal).catch(() => {})
+    }
+  }
+
+  /** Until `end`. Never rejects: what goes wrong is answered to the source. */
+  async run(): Promise<void> {
+    const { signal } = this.#ending
+    const { clock, locks } = this.#context
+    while (!signal.aborted) {
+      const message = this.#queue.shift()
+      if (message) {
+        await locks.run(this.#vmId, () => this.#handle(message))
+        this.#room.notify()
+        continue
+      }
+      try {
+        if (this.#state.kind !== 'receiving' || !this.#state.delta.unsynced) await this.#arrived.next(signal)
+        else {
+          await this.#arrived.nextOrAfter(clock, limits.durableIdleMs, signal)
+          if (this.#queue.length === 0) await locks.run(this.#vmId, () => this.#syncWhenIdle())
+        }
+      } catch (error) {
+        if (!signal.aborted) throw error
+      }
+    }
+    await locks.run(this.#vmId, () => this.letGo())
+  }
+
+  end(): void {
+    this.#ending.abort(new Error('the channel ended'))
+  }
+
+  /** Under the VM's lock: refuses what is going on, if anything is. */
+  async interrupt(error: HotsiteError): Promise<void> {
+    if (this.#state.kind !== 'closed') await this.#refuse(error)
+  }
+
+  /** Under the VM's lock: closes the files, keeping what came for the next attempt. */
+  async letGo(): Promise<void> {
+    const state = this.#state
+    this.#state = { kind: 'closed' }
+    if (state.kind !== 'receiving') return
+    try {
+      await state.delta.close()
+    } catch (error) {
+      this.#log.warn('a delta could not be put away', { seq: state.delta.header.seq, error })
+    }
+  }
+
+  async #handle(message: SourceMessage): Promise<void> {
+    try {
+      if (message.kind === 'openReplica') await this.#open(message)
+      // The rest of an attempt that was refused.
+      else if (this.#state.kind === 'closed') return
+      else if (message.kind === 'deltaBegin') await this.#begin(message, this.#state.epoch)
+      else if (this.#state.kind === 'receiving') await this.#continue(message, this.#state.delta)
+      else throw new HotsiteError('stream-out-of-order', `${message.kind} without a delta`)
+    } catch (error) {
+      await this.#refuse(error)
+    }
+  }
+
+  async #open(message: Extract<SourceMessage, { kind: 'openReplica' }>): Promise<void> {
+    await this.letGo()
+    const { store, self, clock, claim } = this.#context
+    const { vaultId, serverId } = this.#channel.peer
+    const { epoch, ticket } = parseOpenReplica(message.body)
+    const vmId = this.#vmId
+    const replica = await store.get(vmId)
+    // Before the ticket: a source that was away learns that it was failed over, not that its ticket is old.
+    if (replica && epoch < replica.epoch) throw staleEpoch(vmId, epoch, replica.epoch)
+    verifyTicket({
+      encoded: ticket,
+      vaultPublicKey: self.vaultPublicKey,
+      nowMs: clock.now(),
+      scope: { vaultId, vmId, epoch, sourceServerId: serverId, targetServerId: self.serverId },
+    })
+    if (!replica) throw new HotsiteError('replica-unknown', `there is no replica of VM ${vmId} here`)
+    if (epoch > replica.epoch) {
+      throw new HotsiteError(
+        'replica-not-prepared',
+        `the replica of VM ${vmId} is at epoch ${replica.epoch}, not yet at ${epoch}`,
+      )
+    }
+    if (replica.sourceServerId !== serverId) {
+      throw new HotsiteError('ticket-invalid', `VM ${vmId} is replicated from ${replica.sourceServerId} now`)
+    }
+    await claim(vmId, this)
+    this.#state = { kind: 'open', epoch }
+    this.#answer({
+      kind: 'replicaOpened',
+      body: { vmId, epoch, newestSeq: replica.newestSeq, creditBytes: limits.creditBytes },
+    })
+  }
+
+  async #begin(message: Extract<SourceMessage, { kind: 'deltaBegin' }>, epoch: number): Promise<void> {
+    const { store } = this.#context
+    const vmId = this.#vmId
+    const header = parseDeltaBegin(message.body)
+    await this.letGo()
+    this.#state = { kind: 'open', epoch }
+    const replica = await store.get(vmId)
+    if (!replica) throw new HotsiteError('replica-unknown', `there is no replica of VM ${vmId} here`)
+    if (replica.epoch !== epoch || header.epoch !== epoch) {
+      throw staleEpoch(vmId, header.epoch, replica.epoch)
+    }
+    if (header.seq <= replica.newestSeq && (await this.#hasPointOf(epoch))) {
+      // The point exists, its acknowledgement was lost (I4).
+      this.#answer({ kind: 'pointAck', body: { vmId, epoch, seq: header.seq } })
+      return
+    }
+    if (header.baseSeq !== replica.newestSeq) {
+      throw new HotsiteError(
+        'base-unknown',
+        `delta ${header.seq} of VM ${vmId} stands on point ${header.baseSeq}; the newest here is ${replica.newestSeq}`,
+      )
+    }
+    const delta = new Receiving(header, await store.begin(header))
+    this.#state = { kind: 'receiving', epoch, delta }
+    this.#answer({
+      kind: 'deltaAccepted',
+      body: { vmId, seq: header.seq, resume: delta.progress.map((disk) => ({ ...disk })) },
+    })
+  }
+
+  async #hasPointOf(epoch: number): Promise<boolean> {
+    const points = await this.#context.store.points(this.#vmId)
+    return points.some((point) => point.epoch === epoch)
+  }
+
+  async #continue(
+    message: Exclude<SourceMessage, { kind: 'openReplica' | 'deltaBegin' }>,
+    delta: Receiving,
+  ): Promise<void> {
+    const { epoch, seq } = delta.header
+    if (message.body.epoch !== epoch || message.body.seq !== seq) {
+      throw new HotsiteError(
+        'stream-out-of-order',
+        `${message.kind} of point ${message.body.seq} while receiving ${seq}`,
+      )
+    }
+    switch (message.kind) {
+      case 'blocks':
+        await delta.accept(message.body, message.tail)
+        if (delta.dueForSync) await this.#sync(delta)
+        return
+      case 'treeQuery':
+        await this.#answerTree(parseTreeQuery(message.body, delta.header))
+        return
+      case 'deltaEnd':
+        await this.#seal(delta, parseDeltaEnd(message.body))
+        return
+      default:
+        assertNever(message)
+    }
+  }
+
+  async #answerTree({ diskId, level, first, count, requestId }: TreeQueryRequest): Promise<void> {
+    const vmId = this.#vmId
+    const nodes = await this.#context.store.treeNodes({ vmId, diskId, level, first, count })
+    this.#answer({
+      kind: 'treeNodes',
+      body: { vmId, diskId, requestId, first, count },
+      tail: Buffer.from(nodes),
+    })
+  }
+
+  async #seal(delta: Receiving, end: DeltaEndRequest): Promise<void> {
+    const { crashPoint, store, onSealed, onDiverged } = this.#context
+    const vmId = this.#vmId
+    const { epoch, seq, kind } = delta.header
+    const manifest = checkManifest(end.manifest, delta.header, this.#channel.peer)
+    crashPoint('target:before-seal')
+    const outcome = await delta.seal(manifest, end.batches)
+    this.#state = { kind: 'open', epoch }
+    if (outcome.kind === 'diverged') {
+      // A delta on a base that differs is worth nothing; a synchronization goes on from what it has.
+      if (kind === 'delta') await store.discardPartial(vmId)
+      onDiverged(vmId, seq, outcome.diskIds)
+      throw new HotsiteError(
+        'delta-diverged',
+        `point ${seq} of VM ${vmId}: the hash of ${outcome.diskIds.join(', ')} is not the one signed`,
+        { details: { seq, diskIds: outcome.diskIds } },
+      )
+    }
+    crashPoint('target:sealed-before-ack')
+    this.#log.info('point sealed', { epoch, seq })
+    onSealed(vmId)
+    this.#answer({ kind: 'pointAck', body: { vmId, epoch, seq } })
+  }
+
+  async #syncWhenIdle(): Promise<void> {
+    if (this.#state.kind !== 'receiving' || !this.#state.delta.unsynced) return
+    try {
+      await this.#sync(this.#state.delta)
+    } catch (error) {
+      await this.#refuse(error)
+    }
+  }
+
+  async #sync(delta: Receiving): Promise<void> {
+    const { disks, creditBytes } = await delta.sync()
+    this.#answer({
+      kind: 'blocksDurable',
+      body: {
+        vmId: this.#vmId,
+        seq: delta.header.seq,
+        disks: disks.map((disk) => ({ ...disk })),
+        creditBytes,
+      },
+    })
+  }
+
+  async #refuse(error: unknown): Promise<void> {
+    const { code, message, details } = errorDocument(error)
+    const state = this.#state
+    const seq = state.kind === 'receiving' ? state.delta.header.seq : Number(details['seq'] ?? 0)
+    const epoch = Number(details['epoch'] ?? (state.kind === 'closed' ? 0 : state.epoch))
+    this.#log.warn('refused to the source', { code, seq, error })
+    await this.letGo()
+    const diskIds = Array.isArray(details['diskIds']) ? details['diskIds'].map(String) : []
+    this.#answer({ kind: 'replicaRefusal', body: { vmId: this.#vmId, code, message, epoch, seq, diskIds } })
+  }
+
+  /** Not awaited: answers are small, and the channel that cannot take them any more ends this receiver anyway. */
+  #answer(message: Message): void {
+    this.#channel.send(message).catch(() => {})
+  }
+}
+
+export function staleEpoch(vmId: VmId, epoch: number, held: number): HotsiteError {
+  return new HotsiteError(
+    'epoch-stale',
+    `VM ${vmId} is at epoch ${held}; epoch ${epoch} may not write any more`,
+    {
+      details: { epoch: held },
+    },
+  )
+}

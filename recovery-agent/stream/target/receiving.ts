@@ -1,0 +1,96 @@
+import type { DeltaHeader, DiskProgress, SealOutcome, SignedManifest } from '#recovery-agent/replica/port.ts'
+import { BLOCK_BYTES } from '#shared/blocks/block.ts'
+import type { Bodies } from '#shared/channel/message.ts'
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import type { DiskId } from '#shared/ids.ts'
+import { limits } from '../../limits.ts'
+import { decodeBatch } from './decode-batch.ts'
+import type { RemoteDeltaWriter } from './remote-store.ts'
+
+export interface Durable {
+  readonly disks: readonly DiskProgress[]
+  /** Payload consumed since the last one: the source may send as much again. */
+  readonly creditBytes: number
+}
+
+/** One delta on its way into the replica: order of batches, and when to make them durable. */
+export class Receiving {
+  readonly header: DeltaHeader
+  readonly #writer: RemoteDeltaWriter
+  readonly #nextBatch = new Map<DiskId, number>()
+  #payloadBytes = 0
+  #rawBytes = 0
+
+  constructor(header: DeltaHeader, writer: RemoteDeltaWriter) {
+    this.header = header
+    this.#writer = writer
+    for (const { diskId } of header.disks) this.#nextBatch.set(diskId, 0)
+    for (const { diskId, nextBatch } of writer.resume) this.#nextBatch.set(diskId, nextBatch)
+  }
+
+  /** For each disk of the delta, where the source should go on. */
+  get progress(): readonly DiskProgress[] {
+    return [...this.#nextBatch].map(([diskId, nextBatch]) => ({ diskId, nextBatch }))
+  }
+
+  get unsynced(): boolean {
+    return this.#payloadBytes > 0 || this.#rawBytes > 0
+  }
+
+  get dueForSync(): boolean {
+    return (
+      this.#payloadBytes >= limits.durableEveryPayloadBytes || this.#rawBytes >= limits.durableEveryRawBytes
+    )
+  }
+
+  /** Throws `stream-malformed`, `stream-out-of-order`. A batch that is here already counts as consumed (I4). */
+  async accept(body: Bodies['blocks'], tail: Buffer | undefined): Promise<void> {
+    const batch = decodeBatch(body, tail, this.header)
+    const expected = this.#nextBatch.get(batch.diskId) ?? 0
+    if (batch.batch > expected) {
+      throw new HotsiteError(
+        'stream-out-of-order',
+        `batch ${batch.batch} of disk ${batch.diskId} came before batch ${expected}`,
+      )
+    }
+    this.#payloadBytes += tail?.length ?? 0
+    this.#rawBytes += batch.blocks.length * BLOCK_BYTES
+    if (batch.batch < expected) return
+    await this.#writer.write(batch)
+    this.#nextBatch.set(batch.diskId, expected + 1)
+  }
+
+  async sync(): Promise<Durable> {
+    const creditBytes = this.#payloadBytes
+    const disks = await this.#writer.sync()
+    this.#payloadBytes -= creditBytes
+    this.#rawBytes = 0
+    return { disks, creditBytes }
+  }
+
+  /** All batches must be here. Throws `stream-out-of-order` otherwise. */
+  async seal(
+    manifest: SignedManifest,
+    batches: readonly { readonly diskId: DiskId; readonly nextBatch: number }[],
+  ): Promise<SealOutcome> {
+    for (const [diskId, nextBatch] of this.#nextBatch) {
+      const sent = batches.find((one) => one.diskId === diskId)?.nextBatch
+      if (sent !== nextBatch) {
+        throw new HotsiteError(
+          'stream-out-of-order',
+          `disk ${diskId} ends after ${sent ?? 'no'} batches, ${nextBatch} came`,
+        )
+      }
+    }
+    return await this.#writer.seal(manifest)
+  }
+
+  /** Keeps what came so far for the next attempt. */
+  async close(): Promise<void> {
+    try {
+      if (this.unsynced) await this.#writer.sync()
+    } finally {
+      await this.#writer.close()
+    }
+  }
+}

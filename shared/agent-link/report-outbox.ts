@@ -1,0 +1,154 @@
+import type { Bodies } from '../channel/message.ts'
+import type { EventReport, ReportKind, ReportOf } from '../messages/reports.ts'
+import type { Sqlite } from '../sqlite.ts'
+import { Wakeup } from '../wakeup.ts'
+
+/** Part of the migrations of every daemon that reports. */
+export const reportOutboxSchema = `
+  CREATE TABLE events (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    event_id TEXT NOT NULL UNIQUE,
+    json TEXT NOT NULL
+  ) STRICT;
+  CREATE TABLE agent_starts (id INTEGER PRIMARY KEY CHECK (id = 1), count INTEGER NOT NULL) STRICT;
+`
+
+/** Events kept while the coordinator is away: months of ordinary life, about 5 MB. */
+export const EVENTS_KEPT = 10_000
+/** Reports sent and not yet acknowledged: enough to fill a slow link, few enough that newer states replace waiting ones. */
+export const REPORTS_IN_FLIGHT_MAX = 32
+/** Report numbers of one life of the daemon: 2^32, above all those of earlier lives. */
+const NUMBERS_PER_START = 2 ** 32
+
+export type StateReportKind = Exclude<ReportKind, 'event'>
+
+export interface ReportOutbox {
+  /** The whole state of one thing; replaces an earlier one of the same kind and key that was not sent yet. */
+  set<Kind extends StateReportKind>(kind: Kind, key: string, report: ReportOf<Kind>): void
+  /** The thing is gone: stop reporting it. */
+  remove(kind: StateReportKind, key: string): void
+  /** Kept in the database until the coordinator acknowledged it. */
+  event(event: EventReport): void
+  /** A new connection: everything is due once more. */
+  restart(): void
+  /** The next report to send, or undefined when none is due or too many are unacknowledged. */
+  take(): Bodies['report'] | undefined
+  acknowledge(reportSeq: number): void
+  /** Resolves when `take` may have something. */
+  changed(signal: AbortSignal): Promise<void>
+}
+
+interface StateEntry {
+  readonly kind: StateReportKind
+  json: string
+  sentSeq: number | null
+  due: boolean
+}
+
+export function openReportOutbox(db: Sqlite, eventsKept = EVENTS_KEPT): ReportOutbox {
+  return new SqliteReportOutbox(db, eventsKept)
+}
+
+class SqliteReportOutbox implements ReportOutbox {
+  readonly #states = new Map<string, StateEntry>()
+  /** What each unacknowledged number stands for. */
+  readonly #inFlight = new Map<number, { readonly state: string } | { readonly event: number }>()
+  readonly #changed = new Wakeup()
+  readonly #db: Sqlite
+  readonly #eventsKept: number
+  #nextSeq: number
+  /** Events up to this number were sent on this connection. */
+  #eventsSentTo = 0
+
+  constructor(db: Sqlite, eventsKept: number) {
+    this.#db = db
+    this.#eventsKept = eventsKept
+    const start = db
+      .prepare<[], { count: number }>(
+        'INSERT INTO agent_starts (id, count) VALUES (1, 1) ON CONFLICT (id) DO UPDATE SET count = count + 1 RETURNING count',
+      )
+      .get()
+    this.#nextSeq = (start?.count ?? 1) * NUMBERS_PER_START
+  }
+
+  set<Kind extends StateReportKind>(kind: Kind, key: string, report: ReportOf<Kind>): void {
+    const name = `${kind}/${key}`
+    const json = JSON.stringify(report)
+    const entry = this.#states.get(name)
+    if (entry?.json === json) return
+    if (entry) {
+      entry.json = json
+      entry.due = true
+    } else this.#states.set(name, { kind, json, sentSeq: null, due: true })
+    this.#changed.notify()
+  }
+
+  remove(kind: StateReportKind, key: string): void {
+    this.#states.delete(`${kind}/${key}`)
+  }
+
+  event(event: EventReport): void {
+    this.#db
+      .prepare('INSERT OR IGNORE INTO events (event_id, json) VALUES (?, ?)')
+      .run(event.eventId, JSON.stringify(event))
+    // The newest are worth more than the oldest to whoever reads them after a long absence.
+    this.#db
+      .prepare('DELETE FROM events WHERE number <= (SELECT max(number) FROM events) - ?')
+      .run(this.#eventsKept)
+    this.#changed.notify()
+  }
+
+  restart(): void {
+    this.#inFlight.clear()
+    this.#eventsSentTo = 0
+    for (const entry of this.#states.values()) {
+      entry.sentSeq = null
+      entry.due = true
+    }
+    this.#changed.notify()
+  }
+
+  take(): Bodies['report'] | undefined {
+    if (this.#inFlight.size >= REPORTS_IN_FLIGHT_MAX) return undefined
+    const event = this.#db
+      .prepare<[number], { number: number; json: string }>(
+        'SELECT number, json FROM events WHERE number > ? ORDER BY number LIMIT 1',
+      )
+      .get(this.#eventsSentTo)
+    if (event) {
+      this.#eventsSentTo = event.number
+      return this.#number('event', event.json, { event: event.number })
+    }
+    for (const [name, entry] of this.#states) {
+      // One number of a state at a time: while it is on its way, newer states replace each other here.
+      if (!entry.due || entry.sentSeq !== null) continue
+      const report = this.#number(entry.kind, entry.json, { state: name })
+      entry.sentSeq = report.reportSeq
+      entry.due = false
+      return report
+    }
+    return undefined
+  }
+
+  acknowledge(reportSeq: number): void {
+    const sent = this.#inFlight.get(reportSeq)
+    if (!sent) return
+    this.#inFlight.delete(reportSeq)
+    if ('event' in sent) this.#db.prepare('DELETE FROM events WHERE number = ?').run(sent.event)
+    else {
+      const entry = this.#states.get(sent.state)
+      if (entry?.sentSeq === reportSeq) entry.sentSeq = null
+    }
+    this.#changed.notify()
+  }
+
+  changed(signal: AbortSignal): Promise<void> {
+    return this.#changed.next(signal)
+  }
+
+  #number(kind: ReportKind, json: string, what: { state: string } | { event: number }) {
+    const reportSeq = this.#nextSeq++
+    this.#inFlight.set(reportSeq, what)
+    return { reportSeq, kind, json: Buffer.from(json) }
+  }
+}
