@@ -4,6 +4,7 @@
  * database of what they describe (buffer.db at the source, replica.db at the target) and change in the same
  * transaction as the cursor or the point, which is what binds a tree to its (epoch, seq) through any crash.
  */
+import { blockCountOf } from '#shared/blocks/block.ts'
 import {
   GROUP_CHILDREN,
   groupCountOf,
@@ -29,8 +30,8 @@ export const leafStoreSchema = `
 export interface LeafStore {
   /** The 256 leaves of a group; zeros when there is no row. */
   group(tree: string, groupIndex: number): Buffer
-  /** Level-1 nodes of the whole disk, 32 bytes each. */
-  groupHashes(tree: string, groupCount: number): Buffer
+  /** Level-1 nodes of `count` groups from `first` on, 32 bytes each. */
+  groupHashes(tree: string, count: number, first?: number): Buffer
   /** Inside the caller's transaction. */
   putGroup(tree: string, groupIndex: number, leaves: Buffer): void
   /** Drops groups at and above `fromGroup` (0: the whole tree). Inside the caller's transaction. */
@@ -41,8 +42,8 @@ export function openLeafStore(db: Sqlite): LeafStore {
   const selectOne = db.prepare<[string, number], { leaves: Buffer }>(
     'SELECT leaves FROM leaf_groups WHERE tree = ? AND group_index = ?',
   )
-  const selectNodes = db.prepare<[string, number], { group_index: number; node: Buffer }>(
-    'SELECT group_index, node FROM leaf_groups WHERE tree = ? AND group_index < ?',
+  const selectNodes = db.prepare<[string, number, number], { group_index: number; node: Buffer }>(
+    'SELECT group_index, node FROM leaf_groups WHERE tree = ? AND group_index >= ? AND group_index < ?',
   )
   const upsert = db.prepare<[string, number, Buffer, Buffer]>(
     'INSERT INTO leaf_groups (tree, group_index, node, leaves) VALUES (?, ?, ?, ?) ' +
@@ -54,9 +55,11 @@ export function openLeafStore(db: Sqlite): LeafStore {
   )
   return {
     group: (tree, groupIndex) => selectOne.get(tree, groupIndex)?.leaves ?? Buffer.from(ZERO_GROUP),
-    groupHashes(tree, groupCount) {
-      const hashes = Buffer.alloc(groupCount * HASH_BYTES)
-      for (const row of selectNodes.all(tree, groupCount)) row.node.copy(hashes, row.group_index * HASH_BYTES)
+    groupHashes(tree, count, first = 0) {
+      const hashes = Buffer.alloc(count * HASH_BYTES)
+      for (const row of selectNodes.all(tree, first, first + count)) {
+        row.node.copy(hashes, (row.group_index - first) * HASH_BYTES)
+      }
       return hashes
     },
     putGroup(tree, groupIndex, leaves) {
@@ -75,6 +78,8 @@ export class PendingTree {
   readonly #changed = new Map<number, Buffer>()
   #lastIndex = -1
   #lastGroup: Buffer = ZERO_GROUP
+  /** Groups from here on are past the end of the disk. */
+  #groupCount = Number.POSITIVE_INFINITY
 
   constructor(store: LeafStore, tree: string) {
     this.#store = store
@@ -90,6 +95,7 @@ export class PendingTree {
   group(groupIndex: number): Buffer {
     const changed = this.#changed.get(groupIndex)
     if (changed) return changed
+    if (groupIndex >= this.#groupCount) return ZERO_GROUP
     if (this.#lastIndex !== groupIndex) {
       this.#lastGroup = this.#store.group(this.#tree, groupIndex)
       this.#lastIndex = groupIndex
@@ -107,14 +113,48 @@ export class PendingTree {
     leaf.copy(group, (blockIndex % GROUP_CHILDREN) * HASH_BYTES)
   }
 
-  /** Level-1 nodes, changes included. */
-  groupHashes(sizeBytes: number): Buffer {
-    const groupCount = groupCountOf(sizeBytes)
-    const hashes = this.#store.groupHashes(this.#tree, groupCount)
-    for (const [groupIndex, leaves] of this.#changed) {
-      if (groupIndex < groupCount) nodeOf(leaves, 1).copy(hashes, groupIndex * HASH_BYTES)
+  /** The disk is this large from now on: leaves past its end are forgotten, so that growing again finds zeros there. */
+  resize(sizeBytes: number): void {
+    const blockCount = blockCountOf(sizeBytes)
+    const inLastGroup = blockCount % GROUP_CHILDREN
+    const lastGroup = Math.floor(blockCount / GROUP_CHILDREN)
+    if (inLastGroup > 0) {
+      const beyond = inLastGroup * HASH_BYTES
+      const group = this.group(lastGroup)
+      if (!group.subarray(beyond).equals(ZERO_GROUP.subarray(beyond))) {
+        const trimmed = Buffer.from(group)
+        trimmed.fill(0, beyond)
+        this.#changed.set(lastGroup, trimmed)
+      }
+    }
+    this.#groupCount = groupCountOf(sizeBytes)
+    for (const groupIndex of [...this.#changed.keys()]) {
+      if (groupIndex >= this.#groupCount) this.#changed.delete(groupIndex)
+    }
+  }
+
+  /** Level-1 nodes of `count` groups from `first` on, changes included. */
+  nodes(first: number, count: number): Buffer {
+    const hashes = Buffer.alloc(count * HASH_BYTES)
+    const stored = Math.min(count, Math.max(0, this.#groupCount - first))
+    if (stored > 0) this.#store.groupHashes(this.#tree, stored, first).copy(hashes)
+    if (this.#changed.size < count) {
+      for (const [groupIndex, leaves] of this.#changed) {
+        if (groupIndex < first || groupIndex >= first + count) continue
+        nodeOf(leaves, 1).copy(hashes, (groupIndex - first) * HASH_BYTES)
+      }
+      return hashes
+    }
+    for (let i = 0; i < count; i++) {
+      const leaves = this.#changed.get(first + i)
+      if (leaves) nodeOf(leaves, 1).copy(hashes, i * HASH_BYTES)
     }
     return hashes
+  }
+
+  /** Level-1 nodes of the whole disk, changes included. */
+  groupHashes(sizeBytes: number): Buffer {
+    return this.nodes(0, groupCountOf(sizeBytes))
   }
 
   root(sizeBytes: number): Buffer {
@@ -124,6 +164,7 @@ export class PendingTree {
   /** Stores the changes, inside the caller's transaction. */
   flush(): void {
     for (const [groupIndex, leaves] of this.#changed) this.#store.putGroup(this.#tree, groupIndex, leaves)
+    if (Number.isFinite(this.#groupCount)) this.#store.truncate(this.#tree, this.#groupCount)
     this.#changed.clear()
     this.#lastIndex = -1
   }

@@ -1,0 +1,236 @@
+/** replica.db as objects: every statement the store runs. */
+import type { DiskId, OverlayId, ServerId, VmId } from '#shared/ids.ts'
+import type { OverlayDisk, PointRef } from '#shared/messages/commands.ts'
+import { type ReplicationPolicy, replicationPolicy } from '#shared/messages/policy.ts'
+import type { Sqlite } from '#shared/sqlite.ts'
+import { type LeafStore, openLeafStore } from '../tree/leaf-store.ts'
+import type { Chain, ChainDisk, ChainPoint } from './chain.ts'
+import type { DeltaHeader, ReplicaDisk } from './port.ts'
+
+export interface ReplicaRow {
+  readonly vmId: VmId
+  /** committed: a failover is final; what is left serves its overlay. removing: files go, then the row. */
+  readonly state: 'active' | 'committed' | 'removing'
+  readonly epoch: number
+  readonly sourceServerId: ServerId
+  readonly policy: ReplicationPolicy
+  readonly disks: readonly ReplicaDisk[]
+}
+
+export interface OverlayRow {
+  readonly vmId: VmId
+  readonly overlayId: OverlayId
+  readonly state: 'creating' | 'ready' | 'committed'
+  readonly point: PointRef
+  readonly capturedAtMs: number
+  readonly purpose: 'test' | 'failover'
+  readonly format: 'raw' | 'qcow2'
+  readonly disks: readonly OverlayDisk[]
+}
+
+type Row = Readonly<Record<string, unknown>>
+
+export class Catalog {
+  readonly leaves: LeafStore
+  readonly #db: Sqlite
+
+  constructor(db: Sqlite) {
+    this.#db = db
+    this.leaves = openLeafStore(db)
+  }
+
+  transaction<T>(work: () => T): T {
+    return this.#db.transaction(work).immediate()
+  }
+
+  replicas(): ReplicaRow[] {
+    return this.#all('SELECT * FROM replicas ORDER BY vm_id').map(replicaOf)
+  }
+
+  replica(vmId: VmId): ReplicaRow | undefined {
+    return this.#all('SELECT * FROM replicas WHERE vm_id = ?', vmId).map(replicaOf)[0]
+  }
+
+  putReplica(row: ReplicaRow): void {
+    this.#run(
+      'INSERT INTO replicas (vm_id, state, epoch, source_server_id, policy, disks) VALUES (?, ?, ?, ?, ?, ?) ' +
+        'ON CONFLICT (vm_id) DO UPDATE SET state = excluded.state, epoch = excluded.epoch, ' +
+        'source_server_id = excluded.source_server_id, policy = excluded.policy, disks = excluded.disks',
+      row.vmId,
+      row.state,
+      row.epoch,
+      row.sourceServerId,
+      JSON.stringify(row.policy),
+      JSON.stringify(row.disks),
+    )
+  }
+
+  deleteReplica(vmId: VmId): void {
+    this.#run('DELETE FROM replicas WHERE vm_id = ?', vmId)
+  }
+
+  chain(vmId: VmId): Chain {
+    const disks = Map.groupBy(
+      this.#all('SELECT * FROM point_disks WHERE vm_id = ? ORDER BY disk_id', vmId),
+      (row) => row['seq'] as number,
+    )
+    return this.#all(
+      'SELECT seq, epoch, state, captured_at_ms, completed_at_ms, consistency, pinned ' +
+        'FROM points WHERE vm_id = ? ORDER BY seq',
+      vmId,
+    ).map((row) => pointOf(row, disks.get(row['seq'] as number) ?? []))
+  }
+
+  addToChain(vmId: VmId, member: ChainPoint, manifest: Uint8Array | null): void {
+    this.#run(
+      'INSERT INTO points (vm_id, seq, epoch, state, captured_at_ms, completed_at_ms, consistency, pinned, manifest) ' +
+        'VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)',
+      vmId,
+      member.seq,
+      member.epoch,
+      member.state,
+      member.capturedAtMs,
+      member.completedAtMs,
+      member.consistency,
+      member.pinned ? 1 : 0,
+      manifest && Buffer.from(manifest),
+    )
+    for (const disk of member.disks) this.putChainDisk(vmId, member.seq, disk)
+  }
+
+  putChainDisk(vmId: VmId, seq: number, disk: ChainDisk): void {
+    this.#run(
+      'INSERT OR REPLACE INTO point_disks (vm_id, seq, disk_id, size_bytes, root, changed_bytes, stored_bytes) ' +
+        'VALUES (?, ?, ?, ?, ?, ?, ?)',
+      vmId,
+      seq,
+      disk.diskId,
+      disk.sizeBytes,
+      disk.root,
+      disk.changedBytes,
+      disk.storedBytes,
+    )
+  }
+
+  setState(vmId: VmId, seq: number, state: ChainPoint['state']): void {
+    this.#run('UPDATE points SET state = ? WHERE vm_id = ? AND seq = ?', state, vmId, seq)
+  }
+
+  setPinned(vmId: VmId, seq: number, pinned: boolean): void {
+    this.#run('UPDATE points SET pinned = ? WHERE vm_id = ? AND seq = ?', pinned ? 1 : 0, vmId, seq)
+  }
+
+  removeFromChain(vmId: VmId, seq: number): void {
+    this.#run('DELETE FROM points WHERE vm_id = ? AND seq = ?', vmId, seq)
+    this.#run('DELETE FROM point_disks WHERE vm_id = ? AND seq = ?', vmId, seq)
+  }
+
+  manifest(vmId: VmId, seq: number): Buffer | null {
+    const row = this.#all('SELECT manifest FROM points WHERE vm_id = ? AND seq = ?', vmId, seq)[0]
+    return (row?.['manifest'] as Buffer | null | undefined) ?? null
+  }
+
+  partial(vmId: VmId): DeltaHeader | undefined {
+    const row = this.#all('SELECT header FROM partials WHERE vm_id = ?', vmId)[0]
+    return row ? (JSON.parse(row['header'] as string) as DeltaHeader) : undefined
+  }
+
+  putPartial(header: DeltaHeader): void {
+    this.#run(
+      'INSERT OR REPLACE INTO partials (vm_id, header) VALUES (?, ?)',
+      header.vmId,
+      JSON.stringify(header),
+    )
+  }
+
+  deletePartial(vmId: VmId): void {
+    this.#run('DELETE FROM partials WHERE vm_id = ?', vmId)
+  }
+
+  overlays(vmId: VmId): OverlayRow[] {
+    return this.#all('SELECT * FROM overlays WHERE vm_id = ? ORDER BY overlay_id', vmId).map(overlayOf)
+  }
+
+  putOverlay(row: OverlayRow): void {
+    this.#run(
+      'INSERT OR REPLACE INTO overlays ' +
+        '(vm_id, overlay_id, state, epoch, seq, captured_at_ms, purpose, format, disks) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)',
+      row.vmId,
+      row.overlayId,
+      row.state,
+      row.point.epoch,
+      row.point.seq,
+      row.capturedAtMs,
+      row.purpose,
+      row.format,
+      JSON.stringify(row.disks),
+    )
+  }
+
+  deleteOverlay(vmId: VmId, overlayId: OverlayId): void {
+    this.#run('DELETE FROM overlays WHERE vm_id = ? AND overlay_id = ?', vmId, overlayId)
+  }
+
+  dropTree(vmId: VmId, diskId: DiskId): void {
+    this.leaves.truncate(treeOf(vmId, diskId), 0)
+  }
+
+  close(): void {
+    this.#db.close()
+  }
+
+  #all(sql: string, ...values: unknown[]): Row[] {
+    return this.#db.prepare<unknown[], Row>(sql).all(...values)
+  }
+
+  #run(sql: string, ...values: unknown[]): void {
+    this.#db.prepare<unknown[]>(sql).run(...values)
+  }
+}
+
+export function treeOf(vmId: VmId, diskId: DiskId): string {
+  return `${vmId}/${diskId}`
+}
+
+function replicaOf(row: Row): ReplicaRow {
+  return {
+    vmId: row['vm_id'] as VmId,
+    state: row['state'] as ReplicaRow['state'],
+    epoch: row['epoch'] as number,
+    sourceServerId: row['source_server_id'] as ServerId,
+    policy: replicationPolicy.parse(JSON.parse(row['policy'] as string)),
+    disks: JSON.parse(row['disks'] as string) as ReplicaDisk[],
+  }
+}
+
+function pointOf(row: Row, disks: readonly Row[]): ChainPoint {
+  return {
+    epoch: row['epoch'] as number,
+    seq: row['seq'] as number,
+    state: row['state'] as ChainPoint['state'],
+    capturedAtMs: row['captured_at_ms'] as number,
+    completedAtMs: row['completed_at_ms'] as number,
+    consistency: row['consistency'] as ChainPoint['consistency'],
+    pinned: row['pinned'] === 1,
+    disks: disks.map((disk) => ({
+      diskId: disk['disk_id'] as DiskId,
+      sizeBytes: disk['size_bytes'] as number,
+      root: disk['root'] as Buffer,
+      changedBytes: disk['changed_bytes'] as number,
+      storedBytes: disk['stored_bytes'] as number,
+    })),
+  }
+}
+
+function overlayOf(row: Row): OverlayRow {
+  return {
+    vmId: row['vm_id'] as VmId,
+    overlayId: row['overlay_id'] as OverlayId,
+    state: row['state'] as OverlayRow['state'],
+    point: { epoch: row['epoch'] as number, seq: row['seq'] as number },
+    capturedAtMs: row['captured_at_ms'] as number,
+    purpose: row['purpose'] as OverlayRow['purpose'],
+    format: row['format'] as OverlayRow['format'],
+    disks: JSON.parse(row['disks'] as string) as OverlayDisk[],
+  }
+}

@@ -1,0 +1,54 @@
+import type { Clock } from '#shared/clock.ts'
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import type { VmId } from '#shared/ids.ts'
+import type { Logger } from '#shared/log.ts'
+import type { Catalog, ReplicaRow } from './catalog.ts'
+import type { ReplicaCrash } from './crash-points.ts'
+import type { ReplicaFiles } from './files.ts'
+import type { Paths } from './names.ts'
+
+/** What the parts of the store share. */
+export interface ReplicaContext {
+  readonly catalog: Catalog
+  readonly files: ReplicaFiles
+  readonly paths: Paths
+  readonly crash: ReplicaCrash
+  readonly clock: Clock
+  readonly log: Logger
+}
+
+export function replicaOrThrow({ catalog }: ReplicaContext, vmId: VmId): ReplicaRow {
+  const replica = catalog.replica(vmId)
+  if (!replica || replica.state === 'removing') {
+    throw new HotsiteError('replica-unknown', `this target holds no replica of ${vmId}`, {
+      details: { vmId },
+    })
+  }
+  return replica
+}
+
+export function refuseOlderEpoch(replica: ReplicaRow, epoch: number): void {
+  if (epoch >= replica.epoch) return
+  throw new HotsiteError(
+    'epoch-stale',
+    `epoch ${epoch} of ${replica.vmId} is over: epoch ${replica.epoch} is in force`,
+    { details: { vmId: replica.vmId, epoch: replica.epoch } },
+  )
+}
+
+/** A full disk and missing rights become errors an operator can act on; others pass unchanged. */
+export function asReplicaError(error: unknown): unknown {
+  if (error instanceof HotsiteError || !(error instanceof Error) || !('code' in error)) return error
+  switch (error.code) {
+    case 'ENOSPC':
+    case 'EDQUOT':
+    case 'SQLITE_FULL':
+      return new HotsiteError('disk-full', `no room left for replicas: ${error.message}`, { cause: error })
+    case 'EACCES':
+    case 'EPERM':
+    case 'EROFS':
+      return new HotsiteError('permission-denied', error.message, { cause: error })
+    default:
+      return error
+  }
+}

@@ -1,0 +1,118 @@
+/**
+ * The file operations of the replica store, all of them, so that a simulated disk can stand in for the real one.
+ * Errors leave here as Node's own; the store turns them into HotsiteErrors.
+ */
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  fsyncSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writevSync,
+} from 'node:fs'
+import { fsyncFolder } from '#shared/durable-file.ts'
+import type { BlockFile } from '#shared/formats/block-file.ts'
+import { openPunchHole } from './punch-hole.ts'
+
+export interface ReplicaFiles {
+  /** read: must exist. write: must exist. create: empty, replacing what was there. */
+  open(path: string, mode: 'read' | 'write' | 'create'): BlockFile
+  exists(path: string): boolean
+  /** Names in a folder; none when there is no such folder. */
+  list(folder: string): readonly string[]
+  ensureFolder(folder: string): void
+  rename(from: string, to: string): void
+  /** A file or a whole folder; nothing when it is gone already. */
+  remove(path: string): void
+  /** Names in the folder are on stable storage. */
+  syncFolder(folder: string): void
+  /** Bytes the file takes on the disk, holes not counted. */
+  storedBytes(path: string): number
+}
+
+const punchHole = openPunchHole()
+
+class NodeFile implements BlockFile {
+  readonly #fd: number
+
+  constructor(fd: number) {
+    this.#fd = fd
+  }
+
+  read(target: Buffer, offsetBytes: number): void {
+    let done = 0
+    while (done < target.length) {
+      const got = readSync(this.#fd, target, done, target.length - done, offsetBytes + done)
+      if (got === 0) {
+        target.fill(0, done)
+        return
+      }
+      done += got
+    }
+  }
+
+  write(buffers: readonly Buffer[], offsetBytes: number): void {
+    let position = offsetBytes
+    let rest = [...buffers]
+    while (rest.length > 0) {
+      const written = writevSync(this.#fd, rest, position)
+      position += written
+      rest = withoutFirst(rest, written)
+    }
+  }
+
+  sync(): void {
+    fsyncSync(this.#fd)
+  }
+
+  truncate(sizeBytes: number): void {
+    ftruncateSync(this.#fd, sizeBytes)
+  }
+
+  sizeBytes(): number {
+    return fstatSync(this.#fd).size
+  }
+
+  punchHole(offsetBytes: number, lengthBytes: number): void {
+    punchHole(this.#fd, offsetBytes, lengthBytes)
+  }
+
+  close(): void {
+    closeSync(this.#fd)
+  }
+}
+
+function withoutFirst(buffers: readonly Buffer[], bytes: number): Buffer[] {
+  const rest: Buffer[] = []
+  let skip = bytes
+  for (const buffer of buffers) {
+    if (skip >= buffer.length) skip -= buffer.length
+    else {
+      rest.push(buffer.subarray(skip))
+      skip = 0
+    }
+  }
+  return rest
+}
+
+const flags = { read: 'r', write: 'r+', create: 'w+' } as const
+
+export const nodeFiles: ReplicaFiles = {
+  open: (path, mode) => new NodeFile(openSync(path, flags[mode], 0o640)),
+  exists: (path) => existsSync(path),
+  list: (folder) => (existsSync(folder) ? readdirSync(folder) : []),
+  ensureFolder: (folder) => {
+    mkdirSync(folder, { recursive: true, mode: 0o750 })
+  },
+  rename: (from, to) => renameSync(from, to),
+  remove: (path) => rmSync(path, { recursive: true, force: true }),
+  syncFolder: (folder) => fsyncFolder(folder),
+  storedBytes: (path) => statSync(path).blocks * 512,
+}

@@ -1,0 +1,40 @@
+import { join } from 'node:path'
+import type { DiskId, OverlayId, VmId } from '#shared/ids.ts'
+
+export interface LayerRef {
+  readonly epoch: number
+  readonly seq: number
+}
+
+/** Where everything of one replica store lies. Names are stable: other programs may rely on them. */
+export interface Paths {
+  readonly database: string
+  readonly replicas: string
+  vmFolder(vmId: VmId): string
+  diskFolder(vmId: VmId, diskId: DiskId): string
+  layer(vmId: VmId, diskId: DiskId, ref: LayerRef): string
+  overlays: string
+  overlayFolder(vmId: VmId, overlayId: OverlayId): string
+}
+
+/** Zero padded, so that a listing of the folder shows the chain in its order. */
+export function layerName({ epoch, seq }: LayerRef): string {
+  return `${epoch}-${String(seq).padStart(12, '0')}.qcow2`
+}
+
+export const partSuffix = '.part'
+export const journalSuffix = '.journal'
+
+export function pathsIn(dir: string): Paths {
+  const replicas = join(dir, 'replicas')
+  const overlays = join(dir, 'overlays')
+  return {
+    database: join(dir, 'replica.db'),
+    replicas,
+    overlays,
+    vmFolder: (vmId) => join(replicas, vmId),
+    diskFolder: (vmId, diskId) => join(replicas, vmId, diskId),
+    layer: (vmId, diskId, ref) => join(replicas, vmId, diskId, layerName(ref)),
+    overlayFolder: (vmId, overlayId) => join(overlays, vmId, overlayId),
+  }
+}

@@ -1,0 +1,331 @@
+import { resolve } from 'node:path'
+import { assert, defined } from '#shared/assert.ts'
+import { HASH_BYTES } from '#shared/blocks/hash-tree.ts'
+import type { Clock } from '#shared/clock.ts'
+import type { CrashPoint } from '#shared/crash-point.ts'
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import type { DiskId, OverlayId, VmId } from '#shared/ids.ts'
+import type { Logger } from '#shared/log.ts'
+import type { PointRef } from '#shared/messages/commands.ts'
+import type { ReplicationPolicy } from '#shared/messages/policy.ts'
+import type { PointReport } from '#shared/messages/reports.ts'
+import { openSqlite } from '#shared/sqlite.ts'
+import { PendingTree } from '../tree/leaf-store.ts'
+import { type AdoptRequest, adoptDisks } from './adopt.ts'
+import { Catalog, type OverlayRow, type ReplicaRow, treeOf } from './catalog.ts'
+import { type Chain, type ChainPoint, findPoint, newestSeqOf } from './chain.ts'
+import { asReplicaError, type ReplicaContext, refuseOlderEpoch, replicaOrThrow } from './context.ts'
+import { nodeFiles, type ReplicaFiles } from './files.ts'
+import { pathsIn } from './names.ts'
+import { createOverlay, type OverlayRequest, removeOverlay } from './overlays.ts'
+import type { CreatedOverlay, DeltaHeader, DeltaWriter, ReplicaState, ReplicaStore } from './port.ts'
+import { applyMerge, dueMerges, mergeDebtBytes, pruneOne } from './prune.ts'
+import { Receiver } from './receive.ts'
+import { commitReplica, removeReplica } from './retire.ts'
+import { replicaMigrations } from './schema.ts'
+import { sweep } from './sweep.ts'
+
+export interface OpenReplicaStore {
+  /** Holds replica.db, replicas/ and overlays/. */
+  readonly dir: string
+  readonly clock: Clock
+  readonly log: Logger
+  readonly crashPoint: CrashPoint
+  readonly files?: ReplicaFiles
+}
+
+/** One owner at a time: the caller holds the lock of the data folder. */
+export function openReplicaStore(options: OpenReplicaStore): ReplicaStore & Disposable {
+  const files = options.files ?? nodeFiles
+  const paths = pathsIn(resolve(options.dir))
+  for (const folder of [paths.replicas, paths.overlays]) files.ensureFolder(folder)
+  // Control, not bulk: a scattered delta rewrites rows of 8 KiB, which 64 KiB pages would multiply by eight.
+  const db = openSqlite({ path: paths.database, migrations: replicaMigrations, profile: 'control' })
+  const { clock, log, crashPoint: crash } = options
+  return new LayerReplicaStore({ catalog: new Catalog(db), files, paths, crash, clock, log })
+}
+
+class LayerReplicaStore implements ReplicaStore, Disposable {
+  readonly #context: ReplicaContext
+  readonly #receiver: Receiver
+
+  constructor(context: ReplicaContext) {
+    this.#context = context
+    this.#receiver = new Receiver(context)
+  }
+
+  recover(): void {
+    const { catalog, log } = this.#context
+    for (const replica of catalog.replicas()) {
+      // One replica that cannot be finished (a full disk) must not keep the others from being served.
+      try {
+        this.#recoverOne(replica)
+      } catch (error) {
+        log.error('replica.recovery-incomplete', { vmId: replica.vmId, error: asReplicaError(error) })
+      }
+    }
+  }
+
+  #recoverOne(replica: ReplicaRow): void {
+    const { vmId } = replica
+    if (replica.state === 'removing') {
+      removeReplica(this.#context, replica)
+      return
+    }
+    sweep(this.#context, vmId)
+    for (const merge of dueMerges(this.#context, replica)) {
+      if (merge.lower.state === 'merging') applyMerge(this.#context, vmId, merge)
+    }
+  }
+
+  list(): readonly ReplicaState[] {
+    const replicas = this.#context.catalog.replicas().filter(({ state }) => state !== 'removing')
+    return replicas.map((replica) => this.#stateOf(replica))
+  }
+
+  get(vmId: VmId): ReplicaState | undefined {
+    const replica = this.#context.catalog.replica(vmId)
+    return replica && replica.state !== 'removing' ? this.#stateOf(replica) : undefined
+  }
+
+  #stateOf({ vmId, epoch, sourceServerId, policy }: ReplicaRow): ReplicaState {
+    const newestSeq = newestSeqOf(this.#context.catalog.chain(vmId))
+    return { vmId, epoch, newestSeq, sourceServerId, policy }
+  }
+
+  prepare(request: Parameters<ReplicaStore['prepare']>[0]): ReplicaState {
+    return this.#attempt(() => {
+      const { catalog } = this.#context
+      const { vmId, epoch, sourceServerId, policy, disks } = request
+      const existing = this.#settled(vmId)
+      if (existing) refuseOlderEpoch(existing, epoch)
+      if (existing?.state === 'committed') {
+        // What is left serves the overlay of a finished failover; a new replica begins empty.
+        this.#refuseIfNeeded(existing, ['ready', 'creating'])
+        removeReplica(this.#context, existing)
+      } else if (existing && epoch > existing.epoch) this.#fence(vmId, epoch)
+      catalog.putReplica({ vmId, state: 'active', epoch, sourceServerId, policy, disks })
+      return this.#stateOf(replicaOrThrow(this.#context, vmId))
+    })
+  }
+
+  adopt(request: AdoptRequest): ReplicaState {
+    return this.#attempt(() => {
+      const { vmId, epoch } = request
+      const existing = this.#settled(vmId)
+      if (existing) {
+        refuseOlderEpoch(existing, epoch)
+        const isDone =
+          existing.epoch === epoch &&
+          existing.state === 'active' &&
+          this.#context.catalog.chain(vmId).length > 0
+        if (isDone) return this.#stateOf(existing)
+        this.#refuseIfNeeded(existing, ['ready', 'creating'])
+        this.#receiver.discard(vmId)
+      }
+      adoptDisks(this.#context, request)
+      sweep(this.#context, vmId)
+      return this.#stateOf(replicaOrThrow(this.#context, vmId))
+    })
+  }
+
+  /** The replica, after a removal that a crash interrupted was finished. */
+  #settled(vmId: VmId): ReplicaRow | undefined {
+    const replica = this.#context.catalog.replica(vmId)
+    if (replica?.state !== 'removing') return replica
+    removeReplica(this.#context, replica)
+    return undefined
+  }
+
+  raiseEpoch(vmId: VmId, epoch: number): ReplicaState {
+    return this.#attempt(() => {
+      const replica = replicaOrThrow(this.#context, vmId)
+      refuseOlderEpoch(replica, epoch)
+      if (epoch > replica.epoch) {
+        this.#context.catalog.putReplica({ ...replica, epoch })
+        this.#fence(vmId, epoch)
+      }
+      return this.#stateOf({ ...replica, epoch })
+    })
+  }
+
+  /** The row first: from then on no write of the older epoch is taken (I5), whatever becomes of its files. */
+  #fence(vmId: VmId, epoch: number): void {
+    this.#receiver.end(
+      vmId,
+      new HotsiteError('epoch-stale', `epoch ${epoch} of ${vmId} took over`, { details: { vmId, epoch } }),
+    )
+    this.#receiver.discard(vmId)
+  }
+
+  setPolicy(vmId: VmId, policy: ReplicationPolicy): void {
+    this.#attempt(() => this.#context.catalog.putReplica({ ...replicaOrThrow(this.#context, vmId), policy }))
+  }
+
+  begin(header: DeltaHeader): DeltaWriter {
+    return this.#attempt(() => this.#receiver.begin(header))
+  }
+
+  discardPartial(vmId: VmId): void {
+    this.#attempt(() => this.#receiver.discard(vmId))
+  }
+
+  treeNodes(request: { vmId: VmId; diskId: DiskId; level: 0 | 1; first: number; count: number }): Buffer {
+    return this.#attempt(() => {
+      const { vmId, diskId, level, first, count } = request
+      replicaOrThrow(this.#context, vmId)
+      const tree =
+        this.#receiver.synchronization(vmId)?.disk(diskId)?.tree ??
+        new PendingTree(this.#context.catalog.leaves, treeOf(vmId, diskId))
+      if (level === 1) return tree.nodes(first, count)
+      const leaves = Buffer.alloc(count * HASH_BYTES)
+      for (let i = 0; i < count; i++) tree.leaf(first + i).copy(leaves, i * HASH_BYTES)
+      return leaves
+    })
+  }
+
+  points(vmId: VmId): readonly PointReport[] {
+    const { catalog } = this.#context
+    const overlays = Map.groupBy(catalog.overlays(vmId), ({ point }) => point.seq)
+    return catalog
+      .chain(vmId)
+      .filter(({ state }) => state === 'point')
+      .map((point) => reportOf(point, overlays.get(point.seq) ?? []))
+  }
+
+  pin(vmId: VmId, point: PointRef, pinned: boolean): void {
+    this.#attempt(() => {
+      const found = pointOrThrow(this.#chain(vmId), { vmId, point })
+      this.#context.catalog.setPinned(vmId, found.seq, pinned)
+    })
+  }
+
+  prune(vmId: VmId): boolean {
+    return this.#attempt(() => pruneOne(this.#context, replicaOrThrow(this.#context, vmId)))
+  }
+
+  createOverlay(request: OverlayRequest): CreatedOverlay {
+    return this.#attempt(() => {
+      replicaOrThrow(this.#context, request.vmId)
+      const { point, capturedAtMs, disks } = createOverlay(this.#context, request)
+      return { point, capturedAtMs, disks }
+    })
+  }
+
+  removeOverlay(vmId: VmId, overlayId: OverlayId): void {
+    this.#attempt(() => {
+      const overlay = this.#overlay(vmId, overlayId)
+      if (overlay) removeOverlay(this.#context, overlay)
+    })
+  }
+
+  commit(vmId: VmId, overlayId: OverlayId): void {
+    this.#attempt(() => {
+      const replica = replicaOrThrow(this.#context, vmId)
+      const overlay = this.#overlay(vmId, overlayId)
+      if (!overlay || overlay.state === 'creating') {
+        throw new HotsiteError('overlay-unknown', `${vmId} has no overlay ${overlayId} here`, {
+          details: { vmId, overlayId },
+        })
+      }
+      if (overlay.state === 'committed') return
+      this.#receiver.discard(vmId)
+      commitReplica(this.#context, replica, overlay)
+      sweep(this.#context, vmId)
+    })
+  }
+
+  remove(vmId: VmId): void {
+    this.#attempt(() => {
+      const replica = this.#context.catalog.replica(vmId)
+      if (!replica) return
+      this.#refuseIfNeeded(replica, ['ready', 'creating'])
+      this.#receiver.discard(vmId)
+      removeReplica(this.#context, replica)
+    })
+  }
+
+  layerPath(vmId: VmId, point: PointRef, diskId: DiskId): string {
+    const found = pointOrThrow(this.#chain(vmId), { vmId, point })
+    assert(
+      found.disks.some((disk) => disk.diskId === diskId),
+      `disk ${diskId} is part of the point`,
+    )
+    return this.#context.paths.layer(vmId, diskId, found)
+  }
+
+  usage(vmId: VmId): { diskBytes: number; mergeDebtBytes: number } {
+    return this.#attempt(() => {
+      const replica = replicaOrThrow(this.#context, vmId)
+      const { files, paths } = this.#context
+      const folders = files.list(paths.vmFolder(vmId)).map((name) => paths.diskFolder(vmId, name as DiskId))
+      const stored = folders.flatMap((folder) =>
+        files.list(folder).map((name) => files.storedBytes(`${folder}/${name}`)),
+      )
+      return {
+        diskBytes: stored.reduce((sum, bytes) => sum + bytes, 0),
+        mergeDebtBytes: mergeDebtBytes(this.#context, replica),
+      }
+    })
+  }
+
+  [Symbol.dispose](): void {
+    this.#receiver.close()
+    this.#context.catalog.close()
+  }
+
+  #chain(vmId: VmId): Chain {
+    replicaOrThrow(this.#context, vmId)
+    return this.#context.catalog.chain(vmId)
+  }
+
+  #overlay(vmId: VmId, overlayId: OverlayId): OverlayRow | undefined {
+    return this.#context.catalog.overlays(vmId).find((overlay) => overlay.overlayId === overlayId)
+  }
+
+  /** Running overlays keep the whole replica; a committed one keeps it only as long as its files stand on layers. */
+  #refuseIfNeeded({ vmId }: ReplicaRow, running: readonly OverlayRow['state'][]): void {
+    const blocking = this.#context.catalog
+      .overlays(vmId)
+      .find(({ state, format }) => running.includes(state) || format === 'qcow2')
+    if (!blocking) return
+    throw new HotsiteError('point-in-use', `overlay ${blocking.overlayId} stands on a point of ${vmId}`, {
+      details: { vmId, overlayId: blocking.overlayId },
+    })
+  }
+
+  #attempt<T>(work: () => T): T {
+    try {
+      return work()
+    } catch (error) {
+      throw asReplicaError(error)
+    }
+  }
+}
+
+function pointOrThrow(chain: Chain, { vmId, point }: { vmId: VmId; point: PointRef }): ChainPoint {
+  const found = findPoint(chain, point)
+  if (found) return found
+  throw new HotsiteError('point-unknown', `${vmId} has no recovery point ${point.epoch}/${point.seq}`, {
+    details: { vmId, point },
+  })
+}
+
+function reportOf(point: ChainPoint, overlays: readonly OverlayRow[]): PointReport {
+  const sum = (of: 'changedBytes' | 'storedBytes') =>
+    point.disks.reduce((total, disk) => total + defined(disk[of], of), 0)
+  return {
+    epoch: point.epoch,
+    seq: point.seq,
+    capturedAtMs: point.capturedAtMs,
+    completedAtMs: point.completedAtMs,
+    consistency: point.consistency,
+    // Only a point whose roots were re-derived here ever becomes one (I3).
+    attested: true,
+    pinned: point.pinned,
+    overlays: overlays.map(({ overlayId }) => overlayId),
+    changedBytes: sum('changedBytes'),
+    storedBytes: sum('storedBytes'),
+    roots: point.disks.map(({ diskId, root }) => ({ diskId, rootHex: root.toString('hex') })),
+  }
+}

@@ -1,0 +1,39 @@
+import { dirname, join } from 'node:path'
+import type { DiskId, VmId } from '#shared/ids.ts'
+import type { ReplicaContext } from './context.ts'
+import { journalSuffix, partSuffix } from './names.ts'
+
+/**
+ * Removes the files of a replica that no row of the database names: what a crash or a finished delta left. Only
+ * folders of known replicas are touched; a data folder whose database was lost keeps its layers.
+ */
+export function sweep(context: ReplicaContext, vmId: VmId): void {
+  const { catalog, files, paths } = context
+  const named = new Set<string>()
+  for (const member of catalog.chain(vmId)) {
+    for (const { diskId } of member.disks) named.add(paths.layer(vmId, diskId, member))
+  }
+  const partial = catalog.partial(vmId)
+  for (const { diskId } of partial?.disks ?? []) {
+    const layer = paths.layer(vmId, diskId, partial ?? { epoch: 0, seq: 0 })
+    // The bare name too: sealed and renamed when the process died, it becomes a part again with the next attempt.
+    for (const path of [layer, layer + partSuffix, layer + journalSuffix]) named.add(path)
+  }
+  const folder = paths.vmFolder(vmId)
+  for (const diskId of files.list(folder)) {
+    removeUnnamed(context, paths.diskFolder(vmId, diskId as DiskId), named)
+  }
+}
+
+function removeUnnamed({ files, log }: ReplicaContext, folder: string, named: ReadonlySet<string>): void {
+  const names = files.list(folder)
+  const unnamed = names.map((name) => join(folder, name)).filter((path) => !named.has(path))
+  for (const path of unnamed) {
+    log.debug('replica.leftover-removed', { path })
+    files.remove(path)
+  }
+  if (unnamed.length === names.length) {
+    files.remove(folder)
+    files.syncFolder(dirname(folder))
+  } else if (unnamed.length > 0) files.syncFolder(folder)
+}

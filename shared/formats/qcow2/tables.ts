@@ -1,0 +1,152 @@
+/** L1, L2 and refcount tables as bytes (QEMU docs/interop/qcow2.txt, "Cluster mapping" and "Host cluster management"). */
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import { ABSENT, L2_ENTRIES, ZERO } from './cluster-map.ts'
+import { CLUSTER_BYTES } from './header.ts'
+
+export const ENTRIES_PER_CLUSTER = CLUSTER_BYTES / 8
+export const REFCOUNTS_PER_BLOCK = CLUSTER_BYTES / 2
+/** Bit 63: the refcount is exactly 1. Nothing of ours is ever shared, so it is always set on what is allocated. */
+const COPIED_HIGH = 0x8000_0000
+const COMPRESSED_HIGH = 0x4000_0000
+const ZERO_FLAG = 1
+const HIGH = 2 ** 32
+
+export function l1EntriesOf(sizeBytes: number): number {
+  return Math.ceil(sizeBytes / (L2_ENTRIES * CLUSTER_BYTES))
+}
+
+function writeReference(target: Buffer, position: number, offsetBytes: number, high: number): void {
+  target.writeUInt32BE((Math.floor(offsetBytes / HIGH) | high) >>> 0, position)
+  target.writeUInt32BE(offsetBytes % HIGH, position + 4)
+}
+
+export function encodeL2(table: Int32Array): Buffer {
+  const bytes = Buffer.alloc(CLUSTER_BYTES)
+  for (let i = 0; i < L2_ENTRIES; i++) {
+    const state = table[i] ?? ABSENT
+    if (state === ABSENT) continue
+    if (state === ZERO) bytes.writeUInt32BE(ZERO_FLAG, i * 8 + 4)
+    else writeReference(bytes, i * 8, state * CLUSTER_BYTES, COPIED_HIGH)
+  }
+  return bytes
+}
+
+export function decodeL2(bytes: Buffer, path: string): Int32Array {
+  const table = new Int32Array(L2_ENTRIES)
+  for (let i = 0; i < L2_ENTRIES; i++) {
+    const high = bytes.readUInt32BE(i * 8)
+    const low = bytes.readUInt32BE(i * 8 + 4)
+    if (high === 0 && low === 0) continue
+    if (low & ZERO_FLAG) table[i] = ZERO
+    else table[i] = clusterOf(high, low, path)
+  }
+  return table
+}
+
+/** One offset for each L2 table; 0 where there is none. `entries` may be short of whole clusters. */
+export function encodeReferences(offsets: readonly number[], flags: 'copied' | 'plain'): Buffer {
+  const clusters = Math.max(1, Math.ceil(offsets.length / ENTRIES_PER_CLUSTER))
+  const bytes = Buffer.alloc(clusters * CLUSTER_BYTES)
+  offsets.forEach((offsetBytes, i) => {
+    if (offsetBytes > 0) writeReference(bytes, i * 8, offsetBytes, flags === 'copied' ? COPIED_HIGH : 0)
+  })
+  return bytes
+}
+
+/** Cluster numbers; 0 where the entry is empty. */
+export function decodeReferences(bytes: Buffer, entries: number, path: string): number[] {
+  const clusters: number[] = []
+  for (let i = 0; i < entries; i++) {
+    const high = bytes.readUInt32BE(i * 8)
+    const low = bytes.readUInt32BE(i * 8 + 4)
+    clusters.push(high === 0 && low === 0 ? 0 : clusterOf(high, low, path))
+  }
+  return clusters
+}
+
+function clusterOf(high: number, low: number, path: string): number {
+  const offsetBytes = (high & 0x00ff_ffff) * HIGH + low
+  if (high & COMPRESSED_HIGH || offsetBytes === 0 || offsetBytes % CLUSTER_BYTES !== 0) {
+    throw new HotsiteError('layer-damaged', `${path}: a table entry does not point to a cluster`, {
+      details: { path },
+    })
+  }
+  return offsetBytes / CLUSTER_BYTES
+}
+
+/** Which clusters of a file are in use, and the next free ones. */
+export class ClusterUse {
+  #used: Uint8Array
+  /** One above the highest cluster in use. */
+  end = 0
+  #searchFrom = 1
+
+  constructor(expectedClusters = 1024) {
+    this.#used = new Uint8Array(Math.max(1, expectedClusters))
+  }
+
+  has(cluster: number): boolean {
+    return this.#used[cluster] === 1
+  }
+
+  add(cluster: number): void {
+    if (cluster >= this.#used.length) {
+      const grown = new Uint8Array(Math.max(cluster + 1, this.#used.length * 2))
+      grown.set(this.#used)
+      this.#used = grown
+    }
+    this.#used[cluster] = 1
+    this.end = Math.max(this.end, cluster + 1)
+  }
+
+  remove(cluster: number): void {
+    this.#used[cluster] = 0
+    this.#searchFrom = Math.min(this.#searchFrom, cluster)
+  }
+
+  /** A free cluster inside of the file when there is one, otherwise the next one behind its end. */
+  allocate(): number {
+    let cluster = this.#searchFrom
+    while (cluster < this.end && this.#used[cluster] === 1) cluster++
+    this.#searchFrom = cluster + 1
+    this.add(cluster)
+    return cluster
+  }
+
+  /** `count` neighbouring clusters behind the end. */
+  allocateRun(count: number): number {
+    const first = this.end
+    for (let i = 0; i < count; i++) this.add(first + i)
+    return first
+  }
+
+  copy(): ClusterUse {
+    const copy = new ClusterUse(this.#used.length)
+    copy.#used.set(this.#used)
+    copy.end = this.end
+    return copy
+  }
+
+  /** The refcount block covering clusters from `blockIndex` × 32768 on: 1 for each in use. */
+  refcountBlock(blockIndex: number): Buffer {
+    const bytes = Buffer.alloc(CLUSTER_BYTES)
+    const first = blockIndex * REFCOUNTS_PER_BLOCK
+    const last = Math.min(this.end, first + REFCOUNTS_PER_BLOCK)
+    for (let cluster = first; cluster < last; cluster++) {
+      if (this.#used[cluster] === 1) bytes[(cluster - first) * 2 + 1] = 1
+    }
+    return bytes
+  }
+}
+
+/**
+ * Adds refcount blocks until they cover every cluster in use, themselves included. `blocks` holds the cluster of each
+ * refcount block there is already, 0 for none; the result is complete.
+ */
+export function coverWithRefcounts(use: ClusterUse, blocks: readonly number[]): number[] {
+  const covered = [...blocks]
+  for (let i = 0; i * REFCOUNTS_PER_BLOCK < use.end; i++) {
+    if (!covered[i]) covered[i] = use.allocate()
+  }
+  return covered
+}
