@@ -33,7 +33,7 @@ export interface RegistrationListenerOptions {
   readonly clock: Clock
   readonly log: Logger
   /** Tests shorten these. */
-  readonly limits?: Partial<Pick<typeof registrationLimits, 'stepTimeoutMs' | 'maxFailures'>>
+  readonly limits?: Partial<Record<'stepTimeoutMs' | 'maxFailures', number>>
 }
 
 export interface RegistrationListener extends AsyncDisposable {

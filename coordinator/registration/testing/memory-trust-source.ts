@@ -1,7 +1,7 @@
 /** A coordinator's side of registration in memory, for tests of both sides; the real one answers from its database. */
 import type { LogFields, Logger } from '#shared/log.ts'
-import type { RecordOutcome, RegistrationVault, ServerToRecord, VaultTrustSource } from './trust-source.ts'
-import type { VaultKey } from './vault-key.ts'
+import type { RecordOutcome, RegistrationVault, ServerToRecord, VaultTrustSource } from '../trust-source.ts'
+import type { VaultKey } from '../vault-key.ts'
 
 export interface MemoryVault extends RegistrationVault {
   readonly key: VaultKey
