@@ -41,12 +41,17 @@ export function createClient(socketPath: string): Client {
       const { method, path, reply } = routes.watchJob
       const response = await send({ socketPath, method, path: fillPath(path, { job }), signal })
       if (response.statusCode !== 200) throw refusal(await readText(response), response)
-      for await (const line of createInterface({ input: response, crlfDelay: Number.POSITIVE_INFINITY })) {
-        const value = parseJson(line, response)
-        if (isBrokenOff(value)) throw errorFromDocument(value.error)
-        const parsed = reply.schema.safeParse(value)
-        if (!parsed.success) throw foreignReply(response)
-        yield parsed.data
+      try {
+        for await (const line of createInterface({ input: response, crlfDelay: Number.POSITIVE_INFINITY })) {
+          const value = parseJson(line, response)
+          if (isBrokenOff(value)) throw errorFromDocument(value.error)
+          const parsed = reply.schema.safeParse(value)
+          if (!parsed.success) throw foreignReply(response)
+          yield parsed.data
+        }
+      } finally {
+        // Whoever stops reading hangs up; otherwise the open answer would keep the process alive.
+        response.destroy()
       }
     },
   }

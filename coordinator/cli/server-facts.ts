@@ -3,10 +3,9 @@ import { loadConfig, resolveFrom } from '#shared/config.ts'
 
 /** What registration takes from the configuration of a provider or an agent; the daemon itself checks the rest. */
 const registrationPart = z.looseObject({
-  dataDir: z.string().min(1),
   name: z.string().min(1).optional(),
-  vmmServer: z.string().min(1).optional(),
-  host: z.string().min(1).optional(),
+  dataDir: z.string().min(1),
+  hypervisor: z.looseObject({ host: z.string().min(1).optional() }).optional(),
 })
 
 export interface ServerFacts {
@@ -15,7 +14,8 @@ export interface ServerFacts {
   readonly host?: string | undefined
 }
 
+/** Throws `config-invalid`. The folder comes back absolute. */
 export function serverFacts(configPath: string): ServerFacts {
-  const { dataDir, name, vmmServer, host } = loadConfig(configPath, registrationPart)
-  return { dataDir: resolveFrom(configPath, dataDir), name: name ?? vmmServer, host }
+  const { dataDir, name, hypervisor } = loadConfig(configPath, registrationPart)
+  return { dataDir: resolveFrom(configPath, dataDir), name, host: hypervisor?.host }
 }

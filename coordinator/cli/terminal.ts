@@ -1,10 +1,12 @@
 import { type Paint, painter } from './text/style.ts'
 
+export type TerminalOutput = NodeJS.WritableStream & { readonly isTTY?: boolean; readonly columns?: number }
+
 /** Where the command line reads and writes; the process's own streams, or a test's. */
 export interface Terminal {
-  readonly out: NodeJS.WriteStream
-  readonly err: NodeJS.WriteStream
-  readonly in: NodeJS.ReadStream
+  readonly out: TerminalOutput
+  readonly err: TerminalOutput
+  readonly in: NodeJS.ReadableStream & { readonly isTTY?: boolean }
   readonly env: Readonly<Record<string, string | undefined>>
 }
 
@@ -16,7 +18,7 @@ export function widthOf(terminal: Terminal): number {
 }
 
 /** https://no-color.org */
-export function coloursOn(stream: NodeJS.WriteStream, env: Terminal['env']): boolean {
+export function coloursOn(stream: TerminalOutput, env: Terminal['env']): boolean {
   return stream.isTTY === true && !env['NO_COLOR'] && env['TERM'] !== 'dumb'
 }
 

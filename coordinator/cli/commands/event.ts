@@ -2,7 +2,7 @@ import type { Command } from 'commander'
 import type { EventView } from '#coordinator/admin/views.ts'
 import { type Context, clientFor, show, table } from '../context.ts'
 import type { Style } from '../text/style.ts'
-import { timeText } from '../text/units.ts'
+import { clockText } from '../text/units.ts'
 import { withExample } from './example.ts'
 import { addLimitOption } from './job.ts'
 
@@ -31,17 +31,17 @@ export function addEventCommands(program: Command, context: Context): void {
 function listLines(context: Context, events: readonly EventView[]): string[] {
   if (events.length === 0) return ['Nothing has happened yet.']
   const columns = [
-    { title: 'TIME' },
+    { title: 'TIME (UTC)' },
     { title: 'SEVERITY' },
     { title: 'VM', shrinks: true },
-    { title: 'CODE' },
+    { title: 'CODE', shrinks: true },
     { title: 'MESSAGE', shrinks: true },
   ]
   return table(
     context,
     columns,
     events.map((event) => [
-      timeText(event.atMs),
+      clockText(event.atMs),
       { text: event.severity, style: severityStyle[event.severity] },
       event.vm ?? '–',
       event.code,

@@ -3,7 +3,7 @@ import type { JobView } from '#coordinator/admin/views.ts'
 import { type Context, clientFor, show, table } from '../context.ts'
 import { jobLines, jobStyle } from '../job-text.ts'
 import { followJob } from '../job-wait.ts'
-import { durationText, timeText } from '../text/units.ts'
+import { durationText } from '../text/units.ts'
 import { withExample } from './example.ts'
 import { wholeNumber } from './policy-options.ts'
 
@@ -65,7 +65,7 @@ function listLines(context: Context, jobs: readonly JobView[]): string[] {
     { title: 'KIND' },
     { title: 'VM', shrinks: true },
     { title: 'STATE' },
-    { title: 'STARTED' },
+    { title: 'STARTED', align: 'right' as const },
     { title: 'LASTED', align: 'right' as const },
     { title: 'STEP', shrinks: true },
   ]
@@ -78,7 +78,7 @@ function listLines(context: Context, jobs: readonly JobView[]): string[] {
       job.kind,
       job.vm ?? '–',
       { text: job.state, style: jobStyle[job.state] },
-      timeText(job.createdAtMs),
+      `${durationText(nowMs - job.createdAtMs)} ago`,
       durationText((job.endedAtMs ?? nowMs) - job.createdAtMs),
       currentStep(job),
     ]),

@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import type { PointView } from '#coordinator/admin/views.ts'
 import { type Context, clientFor, show, table } from '../context.ts'
-import { durationText, sizeText, timeText } from '../text/units.ts'
+import { clockText, durationText, sizeText } from '../text/units.ts'
 import { withExample } from './example.ts'
 
 export function addPointCommands(program: Command, context: Context): void {
@@ -46,12 +46,11 @@ function listLines(context: Context, vm: string, points: readonly PointView[]): 
   if (points.length === 0) return [`${vm} has no recovery point yet. See: hotsite vm show ${vm}`]
   const columns = [
     { title: 'POINT' },
-    { title: 'CAPTURED' },
+    { title: 'CAPTURED (UTC)' },
     { title: 'AGE', align: 'right' as const },
-    { title: 'CONSISTENCY' },
+    { title: 'KIND' },
     { title: 'ATTESTED' },
     { title: 'CHANGED', align: 'right' as const },
-    { title: 'STORED', align: 'right' as const },
     { title: 'KEPT FOR', shrinks: true },
   ]
   const newestFirst = [...points].sort((a, b) => b.epoch - a.epoch || b.seq - a.seq)
@@ -60,12 +59,11 @@ function listLines(context: Context, vm: string, points: readonly PointView[]): 
     columns,
     newestFirst.map((point) => [
       point.name,
-      timeText(point.capturedAtMs),
+      clockText(point.capturedAtMs),
       durationText(point.ageMs),
-      point.consistency,
+      point.consistency === 'application' ? 'app' : 'crash',
       point.attested ? { text: 'yes', style: 'good' } : { text: 'no', style: 'bad' },
       sizeText(point.changedBytes),
-      sizeText(point.storedBytes),
       keptFor(point),
     ]),
   )

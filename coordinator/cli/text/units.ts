@@ -39,7 +39,12 @@ export function sizeText(sizeBytes: number): string {
 
 /** "2030-01-31 17:04:09 UTC": the same wherever it is read. */
 export function timeText(ms: number): string {
-  return `${new Date(ms).toISOString().slice(0, 19).replace('T', ' ')} UTC`
+  return `${clockText(ms)} UTC`
+}
+
+/** For a column whose title says that it is UTC. */
+export function clockText(ms: number): string {
+  return new Date(ms).toISOString().slice(0, 19).replace('T', ' ')
 }
 
 const durationUnits: Readonly<Record<string, number>> = { s: 1, sec: 1, min: 60, m: 60, h: 3600, d: 86_400 }
