@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { loadConfig, logConfig, resolveFrom } from '#shared/config.ts'
+import { BACKOFF_MAX_MS } from './limits.ts'
 
 /** docs/folder-driver.md and docs/operations.md list the keys. Paths are relative to the file. */
 export const providerConfig = z.strictObject({
@@ -9,10 +10,11 @@ export const providerConfig = z.strictObject({
   fabric: z.discriminatedUnion('driver', [
     z.strictObject({ driver: z.literal('folder'), root: z.string().min(1) }),
   ]),
-  coordinator: z
+  /** Between attempts to reach the coordinator: each failure doubles the bound from minMs to maxMs. */
+  reconnect: z
     .strictObject({
-      /** The first pause before a new attempt to connect stays below this; each failure doubles it. */
-      backoffMinMs: z.int().min(10).max(60_000).default(1_000),
+      minMs: z.int().min(10).default(1_000),
+      maxMs: z.int().positive().default(BACKOFF_MAX_MS),
     })
     .prefault({}),
   log: logConfig.prefault({}),

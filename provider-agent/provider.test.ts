@@ -7,7 +7,7 @@ import type { Message } from '#shared/channel/message.ts'
 import type { Channel } from '#shared/channel/port.ts'
 import { type TestListener, type TestVault, testListener, testVault } from '#shared/channel/testing.ts'
 import { lockDataDir } from '#shared/data-dir.ts'
-import { makeTestFabric, type TestFabric } from '#shared/folder/testing.ts'
+import { makeTestFabric, type TestFabric } from '#shared/folder/testing/test-fabric.ts'
 import { serverId } from '#shared/ids.ts'
 import { type InventoryReport, inventoryReport } from '#shared/messages/reports.ts'
 import { saveIdentity } from '#shared/trust/identity-store.ts'
@@ -101,7 +101,7 @@ describe('provider daemon', () => {
       name: 'vmm1',
       dataDir: 'data',
       fabric: { driver: 'folder', root: fabric.root },
-      coordinator: { backoffMinMs: 10 },
+      reconnect: { minMs: 10, maxMs: 100 },
       log: { dir: 'log' },
       ...more,
     }
@@ -194,7 +194,7 @@ describe('provider daemon', () => {
     run()
     const coordinator = await connection(0)
     await coordinator.inventory()
-    const { host1 } = { host1: join(fabric.root, 'hosts', 'host1', 'host.yaml') }
+    const host1 = join(fabric.root, 'hosts', 'host1', 'host.yaml')
     writeFileSync(host1, 'memoryByte: 1\n')
     await coordinator.event('config-invalid')
     writeFileSync(host1, 'memoryBytes: 4711\n')

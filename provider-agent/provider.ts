@@ -12,7 +12,6 @@ import type { ProviderConfig } from './config.ts'
 import { openFolderFabric } from './fabric/folder/folder-fabric.ts'
 import type { Fabric } from './fabric/port.ts'
 import { providerCommandKinds, providerHandlers } from './handlers.ts'
-import { BACKOFF_MAX_MS } from './limits.ts'
 import { reportInventory } from './report-inventory.ts'
 
 const migrations = [{ name: 'commands and reports', sql: `${commandResultSchema}${reportOutboxSchema}` }]
@@ -64,7 +63,7 @@ export function startProvider(options: StartProviderOptions): Provider {
           store,
           kinds: providerCommandKinds,
           handlers: providerHandlers(fabric),
-          backoff: { minMs: config.coordinator.backoffMinMs, maxMs: BACKOFF_MAX_MS },
+          backoff: config.reconnect,
         }),
         reportInventory({ ...shared, fabric }),
       ]

@@ -7,7 +7,7 @@ import { openFolderHypervisor } from '#recovery-agent/hypervisor/folder/folder-h
 import type { Snapshot } from '#recovery-agent/hypervisor/port.ts'
 import type { FolderVm } from '#shared/folder/layout.ts'
 import { signalVm, startProgram, waitUntilOff } from '#shared/folder/process.ts'
-import { makeTestFabric, type TestFabric, until } from '#shared/folder/testing.ts'
+import { makeTestFabric, type TestFabric, until } from '#shared/folder/testing/test-fabric.ts'
 import { readRun } from '#shared/folder/vm-file.ts'
 import { silentLog } from '#shared/log.ts'
 import { makeDisks } from './make-disks.ts'

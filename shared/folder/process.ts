@@ -33,9 +33,14 @@ export function isRunning(run: RunFile | undefined, table: ProcessTable): boolea
   return membersOf(run, table).length > 0
 }
 
+/**
+ * To every process of the VM. The group of the leader comes first, and last to continue: a shell that saw its jobs
+ * stopped while it runs itself would take them for suspended by a user, and end.
+ */
 export function signalVm(run: RunFile | undefined, table: ProcessTable, signal: NodeJS.Signals): void {
-  const members = membersOf(run, table)
-  const groups = new Set(members.map((entry) => entry.groupId))
+  const groups = [...new Set(membersOf(run, table).map((entry) => entry.groupId))]
+  const leaderOrder = signal === 'SIGCONT' ? 1 : -1
+  groups.sort((a, b) => leaderOrder * (Number(a === run?.pid) - Number(b === run?.pid)))
   for (const groupId of groups) {
     try {
       process.kill(-groupId, signal)

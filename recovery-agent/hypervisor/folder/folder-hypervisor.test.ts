@@ -11,7 +11,7 @@ import {
   makeTestFabric,
   type TestFabric,
   until,
-} from '#shared/folder/testing.ts'
+} from '#shared/folder/testing/test-fabric.ts'
 import { readRun, writeRun } from '#shared/folder/vm-file.ts'
 import { silentLog } from '#shared/log.ts'
 import { type HypervisorSubject, hypervisorConformance } from '../conformance.ts'
@@ -92,13 +92,16 @@ describe('folder hypervisor', () => {
   })
 
   test('I11: a reader that takes too long: the VM is let go, and the snapshot says that it is torn', async () => {
-    const hypervisor = hypervisorOf(fabric, 150)
+    const hypervisor = hypervisorOf(fabric, 800)
     await fabric.start(vm)
     await progressOf(vm)
     const snapshot = await brief(hypervisor)
     await progressOf(vm)
     expect(snapshot.close()).toEqual({ intact: false })
+    // From now on this VM is copied, so that it does not stand still in vain at each cycle.
     const next = await brief(hypervisor)
+    await progressOf(vm)
+    await progressOf(vm)
     expect(next.close()).toEqual({ intact: true })
   })
 
@@ -154,7 +157,7 @@ describe('folder hypervisor', () => {
     await until('all go on', () => membersOf(run, fabric.table).every((entry) => entry.state === 'active'))
 
     // The same family under the watchdog, which finds them without us.
-    const abandoned = await brief(hypervisorOf(fabric, 100), family)
+    const abandoned = await brief(hypervisorOf(fabric, 600), family)
     await until('all go on', () => membersOf(run, fabric.table).every((entry) => entry.state === 'active'))
     expect(abandoned.close()).toEqual({ intact: false })
   })
@@ -189,6 +192,36 @@ describe('folder hypervisor', () => {
     expect(copy.blocks * 512).toBeLessThan(1024 * 1024)
     snapshot.close()
     expect(readdirSync(copies)).toEqual([])
+  })
+
+  test('a VM that starts while it is copied: the copy is of one instant all the same', async () => {
+    const big = fabric.addVm({ name: 'big', diskBytes: [96 * 2 ** 20, 2 ** 20] })
+    writeTo(big, 0, 2 ** 20, Buffer.alloc(95 * 2 ** 20, 'big'))
+    const opening = hypervisorOf(fabric).openSnapshot({ fabricVmId: big.file.id, hold: 'long' })
+    await fabric.start(big)
+    await progressOf(big)
+    const snapshot = await opening
+    const [n0 = 0, n1 = 0] = snapshot.disks.map((disk) => {
+      const cell = Buffer.alloc(8)
+      disk.read(cell, COUNTER_OFFSET_BYTES)
+      return Number(cell.readBigUInt64LE())
+    })
+    expect(snapshot.freezeMs()).toBeGreaterThan(0)
+    expect(n0 === n1 || n0 === n1 + 1).toBe(true)
+    expect(snapshot.close()).toEqual({ intact: true })
+  })
+
+  test('I11: a copy that cannot be made in time is given up, and the VM runs on', async () => {
+    const big = fabric.addVm({ name: 'big', diskBytes: [64 * 2 ** 20, 2 ** 20] })
+    writeTo(big, 0, 2 ** 20, Buffer.alloc(63 * 2 ** 20, 'big'))
+    await fabric.start(big)
+    await progressOf(big)
+    const hypervisor = hypervisorOf(fabric, 4)
+    await expect(hypervisor.openSnapshot({ fabricVmId: big.file.id, hold: 'long' })).rejects.toMatchObject({
+      code: expect.stringMatching(/snapshot-too-slow|vm-suspend-failed/),
+    })
+    await progressOf(big)
+    expect(readdirSync(join(fabric.root, 'agent-data', 'snapshots'))).toEqual([])
   })
 
   test('a disk that went away is named, and the VM is not touched', async () => {

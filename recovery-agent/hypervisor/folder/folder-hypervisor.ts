@@ -46,6 +46,8 @@ export function openFolderHypervisor(options: FolderHypervisorOptions): FolderHy
   const dataMap = openDataMap()
   const reflinks = new Reflinks()
   const held = new Set<FabricVmId>()
+  /** VMs whose reader once took longer than they may stand still: reading them live would only tear again. */
+  const tooBig = new Set<FabricVmId>()
   let snapshots = 0
 
   const vmOrThrow = (id: FabricVmId): FolderVm => {
@@ -126,7 +128,10 @@ export function openFolderHypervisor(options: FolderHypervisorOptions): FolderHy
         consistency: 'crash',
         disks,
         freezeMs: instant.freezeMs,
-        close: () => instant.release(),
+        close() {
+          if (instant.remainingMs() === 0) tooBig.add(vm.file.id)
+          return instant.release()
+        },
       }
     } catch (error) {
       instant.release()
@@ -168,7 +173,9 @@ export function openFolderHypervisor(options: FolderHypervisorOptions): FolderHy
         mkdirSync(dir, { recursive: true, mode: 0o700 })
         const snapshot =
           (await reflinked(vm, sources, dir)) ??
-          (kind === 'long' ? await copied(vm, sources, dir) : await live(vm, sources))
+          (kind === 'long' || tooBig.has(fabricVmId)
+            ? await copied(vm, sources, dir)
+            : await live(vm, sources))
         return closeOnce(snapshot, cleanUp)
       } catch (error) {
         cleanUp()

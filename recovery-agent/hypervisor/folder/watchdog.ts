@@ -6,19 +6,20 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 
 /**
- * $1: session and group id of the VM, $2: seconds. The group first, then whatever made a group of its own
- * within the session. It waits for its own children, so that nothing is left to an init that may not reap.
+ * $1: session and group id of the VM, $2: seconds. First whatever made a group of its own within the session, then the
+ * group (see signalVm). It waits for its own children, so that nothing is left to an init that may not reap.
+ * dash takes a group after "--" with `kill -s` only.
  */
 const SCRIPT = `
 resume() {
-  kill -CONT -- "-$1" 2>/dev/null
   for stat in /proc/[0-9]*/stat; do
     { read -r line <"$stat"; } 2>/dev/null || continue
     set -- "$1" "$2" \${line##*\\) }
-    [ "$6" = "$1" ] || continue
+    [ "$6" = "$1" ] && [ "$5" != "$1" ] || continue
     pid=\${stat#/proc/}
-    kill -CONT "\${pid%/stat}" 2>/dev/null
+    kill -s CONT "\${pid%/stat}" 2>/dev/null
   done
+  kill -s CONT -- "-$1" 2>/dev/null
 }
 (
   trap 'kill "$sleeper"; wait; exit' TERM
@@ -29,7 +30,7 @@ resume() {
 timer=$!
 read -r word
 [ "$word" = done ] || resume "$1" "$2"
-kill -TERM "$timer" 2>/dev/null
+kill -s TERM "$timer" 2>/dev/null
 wait
 `
 

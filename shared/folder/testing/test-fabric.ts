@@ -3,14 +3,14 @@ import { closeSync, ftruncateSync, mkdirSync, mkdtempSync, openSync, readFileSyn
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { stringify } from 'yaml'
-import { type Clock, systemClock } from '../clock.ts'
-import { writeFileDurably } from '../durable-file.ts'
-import { diskId, type FabricVmId, fabricVmId } from '../ids.ts'
-import { type FolderVm, fabricPath, hostDir, hostPath, listHosts, listVms, vmsDir } from './layout.ts'
-import { isRunning, signalVm, startProgram, waitUntilOff } from './process.ts'
-import { openProcessTable, type ProcessTable } from './process-table.ts'
-import type { FabricFile, HostFile, VmFile } from './schema.ts'
-import { readRun, writeVm } from './vm-file.ts'
+import { type Clock, systemClock } from '../../clock.ts'
+import { writeFileDurably } from '../../durable-file.ts'
+import { diskId, type FabricVmId, fabricVmId } from '../../ids.ts'
+import { type FolderVm, fabricPath, hostDir, hostPath, listHosts, listVms, vmsDir } from '../layout.ts'
+import { isRunning, signalVm, startProgram, waitUntilOff } from '../process.ts'
+import { openProcessTable, type ProcessTable } from '../process-table.ts'
+import type { FabricFile, HostFile, VmFile } from '../schema.ts'
+import { readRun, writeVm } from '../vm-file.ts'
 
 /** Offset of the counter that the guest writes, 8 bytes little-endian: n on disk 0, then n on disk 1. */
 export const COUNTER_OFFSET_BYTES = 65_536
