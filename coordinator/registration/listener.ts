@@ -116,22 +116,25 @@ interface Exchange {
 async function serve({ request, response, options, limiter }: Exchange): Promise<void> {
   const { clock, log } = options
   const address = request.socket.remoteAddress ?? 'unknown'
+  if (limiter.isBlocked(address, clock.monotonicMs())) {
+    // Not logged again: the failure that used up the last try said so.
+    const error = new HotsiteError(
+      'registration-rate-limited',
+      `too many registrations from ${address} failed`,
+    )
+    return answerRefusal(request, response, refusalOf(error))
+  }
   try {
-    if (limiter.isBlocked(address, clock.monotonicMs()))
-      throw new HotsiteError('registration-rate-limited', `too many registrations from ${address} failed`)
     const { reply, outcome } = await register(request, options)
     log.info('registration.accepted', { address, ...outcome })
     answer(response, 200, reply)
   } catch (error) {
-    limiter.fail(address, clock.monotonicMs())
+    const furtherOnesSilenced = limiter.fail(address, clock.monotonicMs())
     const refusal = refusalOf(error)
-    if (refusal.known)
-      log.warn('registration.refused', {
-        address,
-        code: refusal.document.code,
-        message: refusal.document.message,
-      })
-    else log.error('registration.failed', { address, error })
+    if (refusal.known) {
+      const { code, message } = refusal.document
+      log.warn('registration.refused', { address, code, message, furtherOnesSilenced })
+    } else log.error('registration.failed', { address, error })
     answerRefusal(request, response, refusal)
   }
 }

@@ -90,7 +90,7 @@ describe('each thing that can be wrong has its own error, and leaves no identity
       coordinatorCertificatePem: site.tls.certificatePem,
       vaultCertificateThumbprint,
       vaultKeyPair: site.pairA,
-      timeoutMs: 3000,
+      timeoutMs: 10_000,
     }
     const invalid = expect.objectContaining({ code: 'registration-proof-invalid' })
     await expect(requestRegistration(target, () => signed(Buffer.alloc(32)))).rejects.toEqual(invalid)

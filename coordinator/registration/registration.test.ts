@@ -75,6 +75,11 @@ describe('a complete registration', () => {
   })
 })
 
+it('the vault certificate may come from an authority the coordinator does not know', async () => {
+  site.vaults.replaceVault(idA, { certificatePem: site.pairB.certificatePem })
+  expect((await register(site, { keyAndCertificate: pem(site.pairB) })).vaultId).toBe(idA)
+})
+
 describe('registering again', () => {
   it('is refused on a data folder with an identity, and replaces it on request, revoking the old one', async () => {
     const first = await register(site)

@@ -138,7 +138,7 @@ export function register(site: RegistrationSite, options: Partial<RegisterServer
     host: 'host-1.example',
     dataDir: site.dataDir,
     clock: systemClock,
-    timeoutMs: 3000,
+    timeoutMs: 10_000,
     ...options,
   })
 }
