@@ -162,6 +162,36 @@ describe('folder hypervisor', () => {
     expect(abandoned.close()).toEqual({ intact: false })
   })
 
+  test('a thread inside a long write finishes it before the instant', async () => {
+    const chunkBytes = 16 * 2 ** 20
+    const threaded = fabric.addVm({
+      name: 'threaded',
+      diskBytes: [chunkBytes],
+      command: [
+        process.execPath,
+        '-e',
+        `
+        const fs = require('node:fs')
+        const fd = fs.openSync(JSON.parse(process.env.HOTSITE_VM_DISKS)[0].path, 'r+')
+        const next = (n) => fs.write(fd, Buffer.alloc(${chunkBytes}, n % 256), 0, ${chunkBytes}, 0, () => next(n + 1))
+        next(1)
+        `,
+      ],
+    })
+    await fabric.start(threaded)
+    const hypervisor = hypervisorOf(fabric)
+    const image = Buffer.alloc(chunkBytes)
+    let written = 0
+    for (let round = 0; round < 25 || written < 5; round++) {
+      const snapshot = await brief(hypervisor, threaded)
+      snapshot.disks[0]?.read(image, 0)
+      const value = image.readUInt8(0)
+      if (value !== 0) written++
+      expect(image.equals(Buffer.alloc(chunkBytes, value))).toBe(true)
+      expect(snapshot.close()).toEqual({ intact: true })
+    }
+  })
+
   test('two VMs are held independently; a second hold of one VM is refused', async () => {
     const second = fabric.addVm({ name: 'second' })
     const hypervisor = hypervisorOf(fabric)
