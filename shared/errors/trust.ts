@@ -180,7 +180,7 @@ export const trustErrors = {
   'already-registered': {
     cause: 'The data folder holds the identity of an earlier registration.',
     action:
-      'Nothing, if this is the same vault; `hotsite register --replace` gives the server a new identity and revokes the old one.',
+      'Nothing, if it works. If it was removed from the vault, or is to join another, repeat with --replace: it gets a new identity, and a server of its name that is still registered is revoked.',
     retryable: false,
   },
   'server-name-taken': {
