@@ -63,8 +63,13 @@ export class ReplicaDeltaWriter implements DeltaWriter {
     try {
       return work()
     } catch (error) {
-      this.close()
-      throw asReplicaError(error)
+      const known = asReplicaError(error)
+      this.end(
+        known instanceof HotsiteError
+          ? known
+          : new HotsiteError('writer-closed', 'the writer of this delta failed', { cause: known }),
+      )
+      throw known
     }
   }
 }

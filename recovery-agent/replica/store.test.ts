@@ -1,6 +1,4 @@
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { existsSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { defined } from '#shared/assert.ts'
 import { systemClock } from '#shared/clock.ts'
@@ -12,19 +10,21 @@ import { hasTool } from '#shared/testing/tools.ts'
 import type { ReplicaStore } from './port.ts'
 import { openReplicaStore } from './store.ts'
 import { type ModelDelta, ModelVm, prepareReplica, replicate, testVm } from './testing/model-vm.ts'
+import { testFolder } from './testing/test-folder.ts'
 import { checkLayer, compareWithModel, verifyPoints } from './testing/truth.ts'
 
 const disk0 = 'disk-0' as DiskId
 const disk1 = 'disk-1' as DiskId
 const everything = { retentionPoints: 15, retentionIntervalSeconds: 0 }
 
-let dir: string
+let dir: ReturnType<typeof testFolder>
 let scratch: string
+let scratchFolder: ReturnType<typeof testFolder>
 let store: ReplicaStore & Disposable
 let history: Map<number, ModelDelta>
 
 function open(): ReplicaStore & Disposable {
-  return openReplicaStore({ dir, clock: systemClock, log: silentLog, crashPoint: noCrash })
+  return openReplicaStore({ dir: dir.path, clock: systemClock, log: silentLog, crashPoint: noCrash })
 }
 
 function reopen(): void {
@@ -44,8 +44,9 @@ function deliver(delta: ModelDelta): void {
 }
 
 beforeEach(() => {
-  dir = mkdtempSync(join(tmpdir(), 'hotsite-replica-'))
-  scratch = mkdtempSync(join(tmpdir(), 'hotsite-truth-'))
+  dir = testFolder('replica')
+  scratchFolder = testFolder('truth')
+  scratch = scratchFolder.path
   history = new Map()
   store = open()
   store.recover()
@@ -53,7 +54,8 @@ beforeEach(() => {
 
 afterEach(() => {
   store[Symbol.dispose]()
-  for (const path of [dir, scratch]) rmSync(path, { recursive: true, force: true })
+  dir[Symbol.dispose]()
+  scratchFolder[Symbol.dispose]()
 })
 
 describe.skipIf(!hasTool('qemu-img'))('a replica, judged by qemu-img', () => {

@@ -1,0 +1,164 @@
+import { Worker } from 'node:worker_threads'
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import type { Logger } from '#shared/log.ts'
+import type { DiskProgress } from './port.ts'
+import {
+  errorOf,
+  type FromWorker,
+  packBatch,
+  type RemoteCall,
+  type RemoteDeltaWriter,
+  type RemoteReplicaStore,
+  type RemoteRequest,
+  revived,
+  storeMethods,
+} from './remote.ts'
+
+/** Blocks on their way to the worker, of all writers together: keeps the disk busy without holding much memory (I13). */
+const QUEUE_BYTES = 16 << 20
+/** What a batch of nothing but zero blocks counts. */
+const MESSAGE_BYTES = 4096
+
+interface Waiting {
+  readonly resolve: (value: unknown) => void
+  readonly reject: (error: Error) => void
+}
+
+/** Opens the store of `dir` in a thread of its own. */
+export function openRemoteReplicaStore(options: { dir: string; log: Logger }): RemoteReplicaStore {
+  const thread = new StoreThread(options)
+  let lastWriterId = 0
+  const passedOn = Object.fromEntries(
+    storeMethods.map((method) => [
+      method,
+      (...args: unknown[]) => thread.call({ target: 'store', method, args }),
+    ]),
+  )
+  const store = {
+    ...passedOn,
+    begin: async (header: Parameters<RemoteReplicaStore['begin']>[0]) => {
+      const writerId = ++lastWriterId
+      const resume = (await thread.call({ target: 'begin', writerId, header })) as DiskProgress[]
+      return remoteWriter(thread, { writerId, resume })
+    },
+    [Symbol.asyncDispose]: () => thread.end(),
+  }
+  // Object.fromEntries forgets the names; `everyMethodIsPassedOn` in remote.ts holds the list against the port.
+  return store as unknown as RemoteReplicaStore
+}
+
+function remoteWriter(
+  thread: StoreThread,
+  { writerId, resume }: { writerId: number; resume: readonly DiskProgress[] },
+): RemoteDeltaWriter {
+  let failed: Error | undefined
+  const call = async (remote: RemoteCall) => {
+    if (failed) throw failed
+    const value = await thread.call(remote)
+    // A batch that failed meanwhile answered before: calls are answered in their order.
+    if (failed) throw failed
+    return value
+  }
+  return {
+    resume,
+    write: async (batch) => {
+      if (failed) throw failed
+      const packed = packBatch(batch)
+      const sent = thread.call({ target: 'write', writerId, batch: packed }, packed.payload)
+      sent.catch((error: Error) => {
+        failed ??= error
+      })
+      await thread.room()
+    },
+    sync: () => call({ target: 'writer', writerId, method: 'sync', args: [] }) as Promise<DiskProgress[]>,
+    seal: (manifest) =>
+      call({ target: 'writer', writerId, method: 'seal', args: [manifest] }) as ReturnType<
+        RemoteDeltaWriter['seal']
+      >,
+    close: async () => {
+      await thread.call({ target: 'writer', writerId, method: 'close', args: [] })
+    },
+  }
+}
+
+class StoreThread {
+  readonly #worker: Worker
+  readonly #waiting = new Map<number, Waiting>()
+  readonly #exited: Promise<void>
+  #lastCallId = 0
+  #queuedBytes = 0
+  #roomWaiters: (() => void)[] = []
+  #stopped: HotsiteError | undefined
+
+  constructor({ dir, log }: { dir: string; log: Logger }) {
+    this.#worker = new Worker(new URL('./worker.ts', import.meta.url), {
+      name: 'replica',
+      workerData: { dir },
+    })
+    this.#worker.on('message', (message: FromWorker) => this.#onMessage(message, log))
+    this.#worker.on('error', (error) => {
+      log.error('replica.worker-failed', { error })
+      this.#stop(`the replica worker failed: ${error instanceof Error ? error.message : String(error)}`)
+    })
+    this.#exited = new Promise((resolve) => {
+      this.#worker.once('exit', () => {
+        this.#stop('the replica worker has ended')
+        resolve()
+      })
+    })
+  }
+
+  call(call: RemoteCall, payload?: ArrayBuffer): Promise<unknown> {
+    if (this.#stopped) return Promise.reject(this.#stopped)
+    const callId = ++this.#lastCallId
+    const bytes = payload ? Math.max(payload.byteLength, MESSAGE_BYTES) : 0
+    this.#queuedBytes += bytes
+    const request: RemoteRequest = { callId, call }
+    this.#worker.postMessage(request, payload ? [payload] : [])
+    const done = new Promise<unknown>((resolve, reject) => {
+      this.#waiting.set(callId, { resolve, reject })
+    })
+    return bytes === 0 ? done : done.finally(() => this.#release(bytes))
+  }
+
+  /** Resolves while less than QUEUE_BYTES are on their way. */
+  async room(): Promise<void> {
+    while (this.#queuedBytes > QUEUE_BYTES && !this.#stopped) {
+      await new Promise<void>((resolve) => this.#roomWaiters.push(resolve))
+    }
+  }
+
+  async end(): Promise<void> {
+    if (!this.#stopped) await this.call({ target: 'end' })
+    await this.#exited
+  }
+
+  #release(bytes: number): void {
+    this.#queuedBytes -= bytes
+    this.#wakeWaiters()
+  }
+
+  #wakeWaiters(): void {
+    const waiters = this.#roomWaiters
+    this.#roomWaiters = []
+    for (const wake of waiters) wake()
+  }
+
+  #onMessage(message: FromWorker, log: Logger): void {
+    if (message.kind === 'log') {
+      log[message.level](message.event, message.fields)
+      return
+    }
+    const waiting = this.#waiting.get(message.callId)
+    this.#waiting.delete(message.callId)
+    if (message.kind === 'error') waiting?.reject(errorOf(message.error))
+    else waiting?.resolve(revived(message.value))
+  }
+
+  #stop(why: string): void {
+    this.#stopped ??= new HotsiteError('replica-store-stopped', why)
+    for (const { reject } of this.#waiting.values()) reject(this.#stopped)
+    this.#waiting.clear()
+    this.#wakeWaiters()
+  }
+}
