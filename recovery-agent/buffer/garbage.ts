@@ -44,7 +44,9 @@ export function openGarbage(db: Sqlite, deltas: DeltaRows, leaves: LeafStore): G
   }
   return {
     *collect(inUse) {
-      for (const delta of deltas.dead(inUse.delta)) while (deltas.deleteSome(delta)) yield
+      for (const delta of deltas.dead(inUse.delta)) {
+        for (let more = true; more; yield) more = deltas.deleteSome(delta)
+      }
       for (const tree of deadTrees(inUse.trees)) {
         for (;;) {
           const last = lastGroup.get(tree)?.last ?? -1
