@@ -1,0 +1,124 @@
+/**
+ * Health of a protected VM. The rules are those of Hyper-V Replica (missed cycles, last sync over an hour ago, paused,
+ * resynchronizing), said in data age, because that is what a disaster costs; job colours are not.
+ */
+import type { Protection } from './protection.ts'
+
+export type Health = 'none' | 'normal' | 'warning' | 'critical'
+
+export interface HealthInput {
+  readonly protection: Protection
+  readonly copyFrequencySeconds: number
+  /** null: no recovery point. */
+  readonly dataAgeMs: number | null
+  readonly sourceConnected: boolean
+  readonly targetConnected: boolean
+  /** What the agents report, if anything, with whether it passes by itself. */
+  readonly errors: readonly {
+    readonly where: string
+    readonly message: string
+    readonly retryable: boolean
+  }[]
+  /** The old source was not yet told that the VM runs elsewhere. */
+  readonly fencePending: boolean
+  readonly bufferFill: number | null
+}
+
+export interface HealthReason {
+  readonly severity: 'warning' | 'critical'
+  readonly text: string
+}
+
+export interface HealthVerdict {
+  readonly health: Health
+  readonly reasons: readonly HealthReason[]
+}
+
+/** Two cycles and a minute: one cycle may run while the next is due. */
+export const warnAgeMs = (copyFrequencySeconds: number): number => 2 * copyFrequencySeconds * 1000 + 60_000
+/** Hyper-V Replica's hour, or more where the copy frequency is long. */
+export const criticalAgeMs = (copyFrequencySeconds: number): number =>
+  Math.max(3_600_000, 4 * copyFrequencySeconds * 1000)
+
+export function judgeHealth(input: HealthInput): HealthVerdict {
+  const reasons = [...ofState(input.protection), ...ofAge(input), ...ofParts(input)]
+  const worst = reasons.some(({ severity }) => severity === 'critical')
+    ? 'critical'
+    : reasons.length > 0
+      ? 'warning'
+      : 'normal'
+  const order = { critical: 0, warning: 1 } as const
+  return { health: worst, reasons: reasons.toSorted((a, b) => order[a.severity] - order[b.severity]) }
+}
+
+const warning = (text: string): HealthReason => ({ severity: 'warning', text })
+const critical = (text: string): HealthReason => ({ severity: 'critical', text })
+
+function ofState(protection: Protection): readonly HealthReason[] {
+  switch (protection.kind) {
+    case 'enabling':
+    case 'initialReplication':
+      return [warning('the first copy is not complete: nothing can be failed over yet')]
+    case 'paused':
+      return [warning('replication is paused')]
+    case 'resynchronizing':
+      return [warning(`resynchronizing (${protection.cause}); the existing recovery points remain usable`)]
+    case 'failingOver':
+      return [warning('a failover is under way')]
+    case 'failoverFailed':
+      return [critical(`the failover stopped at ${protection.step}: ${protection.reason}`)]
+    case 'failedOver':
+      return [warning('failed over; choose another point or commit')]
+    case 'committed':
+      return [warning('runs unprotected until replication is reversed')]
+    case 'reversing':
+      return [warning('runs unprotected until the reversed replication has its first point')]
+    case 'protected':
+    case 'disabling':
+      return []
+  }
+}
+
+const ageMatters = (kind: Protection['kind']): boolean =>
+  kind === 'protected' || kind === 'paused' || kind === 'resynchronizing'
+
+function ofAge({ protection, dataAgeMs, copyFrequencySeconds }: HealthInput): readonly HealthReason[] {
+  if (!ageMatters(protection.kind)) return []
+  if (dataAgeMs === null) return [critical('no recovery point is known at the target')]
+  const every = `copies are due every ${describeMs(copyFrequencySeconds * 1000)}`
+  const text = `the newest recovery point is ${describeMs(dataAgeMs)} old; ${every}`
+  if (dataAgeMs > criticalAgeMs(copyFrequencySeconds)) return [critical(text)]
+  return dataAgeMs > warnAgeMs(copyFrequencySeconds) ? [warning(text)] : []
+}
+
+function ofParts(input: HealthInput): readonly HealthReason[] {
+  const reasons: HealthReason[] = []
+  const settled = input.protection.kind === 'failedOver' || input.protection.kind === 'committed'
+  if (!input.sourceConnected && !settled)
+    reasons.push(warning('the source agent is not connected to the coordinator'))
+  if (!input.targetConnected) reasons.push(warning('the target agent is not connected to the coordinator'))
+  if (input.fencePending) reasons.push(warning('the old source does not know yet that the VM runs elsewhere'))
+  if (!settled)
+    for (const { where, message, retryable } of input.errors)
+      reasons.push((retryable ? warning : critical)(`${where}: ${message}`))
+  if (input.bufferFill !== null && input.bufferFill > 0.8)
+    reasons.push(warning(`the buffer of the source agent is ${Math.round(input.bufferFill * 100)} % full`))
+  return reasons
+}
+
+/** "45 s", "12 min", "3.5 h", "2.1 days" */
+export function describeMs(ms: number): string {
+  const seconds = Math.max(0, ms) / 1000
+  if (seconds < 120) return `${Math.round(seconds)} s`
+  if (seconds < 7_200) return `${Math.round(seconds / 60)} min`
+  if (seconds < 172_800) return `${(seconds / 3600).toFixed(1)} h`
+  return `${(seconds / 86_400).toFixed(1)} days`
+}
+
+/**
+ * Data age: now minus the capture of the newest point complete at the target. The capture time is the source's clock, so
+ * the skew measured on its channel is taken out (I14).
+ */
+export function dataAge(times: { nowMs: number; capturedAtMs: number; sourceSkewMs: number }): number {
+  return Math.max(0, times.nowMs - (times.capturedAtMs - times.sourceSkewMs))
+}

@@ -1,0 +1,141 @@
+/** "Am I safe?": one verdict, and what needs a person, most urgent first, with the command that answers it. */
+import { describeMs, type Health } from './health.ts'
+
+export type Verdict = 'safe' | 'attention' | 'danger' | 'nothing-protected'
+
+export function verdictOf(healths: readonly Health[]): Verdict {
+  if (healths.length === 0) return 'nothing-protected'
+  if (healths.includes('critical')) return 'danger'
+  return healths.includes('warning') ? 'attention' : 'safe'
+}
+
+export interface Attention {
+  readonly severity: 'info' | 'warning' | 'critical'
+  readonly text: string
+  readonly command: string | null
+}
+
+export interface StatusInput {
+  readonly nowMs: number
+  readonly drillDueMs: number
+  readonly clockSkewWarnMs: number
+  readonly vms: readonly {
+    readonly name: string
+    readonly state: string
+    readonly health: Health
+    readonly healthReasons: readonly string[]
+    readonly testFailover: { readonly state: string }
+    readonly lastDrill: { readonly atMs: number; readonly ok: boolean } | null
+  }[]
+  readonly servers: readonly {
+    readonly name: string
+    readonly kind: string
+    readonly connected: boolean
+    readonly clockSkewMs: number | null
+    readonly membershipExpiresAtMs: number
+    /** Its membership was signed by a vault key that is no longer in force. */
+    readonly outdated: boolean
+  }[]
+  readonly waitingJobs: readonly {
+    readonly jobId: string
+    readonly kind: string
+    readonly vmName: string
+    readonly waitingFor: string | null
+  }[]
+}
+
+const order = { critical: 0, warning: 1, info: 2 } as const
+/** A month: time to plan a visit. */
+const membershipWarnMs = 30 * 86_400_000
+
+export function whatNeedsAPerson(input: StatusInput): readonly Attention[] {
+  const found = [
+    ...input.vms.flatMap((vm) => ofVm(vm, input)),
+    ...input.servers.flatMap((server) => ofServer(server, input)),
+    ...input.waitingJobs.map(ofWaitingJob),
+  ]
+  return found.toSorted((a, b) => order[a.severity] - order[b.severity])
+}
+
+function ofVm(vm: StatusInput['vms'][number], { nowMs, drillDueMs }: StatusInput): readonly Attention[] {
+  const items: Attention[] = []
+  const answer = answers[vm.state]
+  if (vm.health === 'critical' || (vm.health === 'warning' && answer))
+    items.push({
+      severity: vm.health,
+      text: `${vm.name}: ${vm.healthReasons[0] ?? vm.state}`,
+      command: `hotsite ${answer ?? 'vm show'} ${vm.name}`,
+    })
+  else if (vm.health === 'warning')
+    items.push({ severity: 'warning', text: `${vm.name}: ${vm.healthReasons[0] ?? vm.state}`, command: null })
+  if (vm.testFailover.state === 'running' || vm.testFailover.state === 'cleaningUp')
+    items.push({
+      severity: 'info',
+      text: `${vm.name}: a test failover waits to be cleaned up`,
+      command: `hotsite failover cleanup-test ${vm.name}`,
+    })
+  else if (vm.state === 'protected') items.push(...ofDrill(vm, nowMs, drillDueMs))
+  return items
+}
+
+/** The one command that leads out of a state in which a VM waits for a person. */
+const answers: Readonly<Record<string, string>> = {
+  paused: 'vm resume',
+  failoverFailed: 'failover unplanned',
+  failedOver: 'failover commit',
+  committed: 'failover reverse',
+}
+
+function ofDrill(
+  { name, lastDrill }: StatusInput['vms'][number],
+  nowMs: number,
+  drillDueMs: number,
+): readonly Attention[] {
+  const command = `hotsite failover test ${name}`
+  if (!lastDrill) return [{ severity: 'info', text: `${name}: failover was never tested`, command }]
+  if (!lastDrill.ok) return [{ severity: 'warning', text: `${name}: the last test failover failed`, command }]
+  const ageMs = nowMs - lastDrill.atMs
+  if (ageMs <= drillDueMs) return []
+  return [{ severity: 'info', text: `${name}: last tested ${describeMs(ageMs)} ago`, command }]
+}
+
+function ofServer(
+  server: StatusInput['servers'][number],
+  { nowMs, clockSkewWarnMs }: StatusInput,
+): readonly Attention[] {
+  const { name, kind, connected, outdated, clockSkewMs, membershipExpiresAtMs } = server
+  const what = `${kind} ${name}`
+  if (outdated)
+    return [
+      {
+        severity: 'critical',
+        text: `${what} must register again: the vault key was regenerated`,
+        command: 'hotsite register',
+      },
+    ]
+  const items: Attention[] = []
+  if (!connected)
+    items.push({
+      severity: 'warning',
+      text: `${what} is not connected`,
+      command: `hotsite server show ${name}`,
+    })
+  if (clockSkewMs !== null && Math.abs(clockSkewMs) > clockSkewWarnMs)
+    items.push({
+      severity: 'warning',
+      text: `the clock of ${what} is off by ${describeMs(Math.abs(clockSkewMs))}`,
+      command: null,
+    })
+  if (membershipExpiresAtMs - nowMs < membershipWarnMs)
+    items.push({
+      severity: 'warning',
+      text: `the membership of ${what} ends in ${describeMs(membershipExpiresAtMs - nowMs)}; register it again`,
+      command: 'hotsite register',
+    })
+  return items
+}
+
+function ofWaitingJob({ jobId, kind, vmName, waitingFor }: StatusInput['waitingJobs'][number]): Attention {
+  const text = `${kind} of ${vmName} waits: ${waitingFor ?? 'for an agent'}`
+  return { severity: 'warning', text, command: `hotsite job show ${jobId}` }
+}

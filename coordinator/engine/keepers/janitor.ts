@@ -1,0 +1,9 @@
+import { pruneEvents } from '../../store/events.ts'
+import { pruneOutbox } from '../../store/outbox.ts'
+import type { Engine } from '../engine.ts'
+
+/** Bounds what grows for ever otherwise (I13). */
+export async function tidyUp(engine: Engine): Promise<void> {
+  await pruneEvents(engine.db, engine.limits.keepEvents)
+  await pruneOutbox(engine.db, engine.clock.now() - engine.limits.keepOutboxMs)
+}

@@ -1,0 +1,67 @@
+import type { CoordinatorService } from '../../admin/service.ts'
+import type { StatusView, VmView } from '../../admin/views.ts'
+import { verdictOf, whatNeedsAPerson } from '../../domain/status.ts'
+import { listEvents } from '../../store/events.ts'
+import { listJobs } from '../../store/jobs.ts'
+import { listProtectedVms } from '../../store/protected-vms.ts'
+import { listServers } from '../../store/servers.ts'
+import { listVaults } from '../../store/vaults.ts'
+import type { Engine } from '../engine.ts'
+import { allVmViews } from './vm-views.ts'
+
+export function statusService(
+  engine: Engine,
+  version: string,
+): Pick<CoordinatorService, 'listEvents' | 'status'> {
+  return {
+    async listEvents({ limit }) {
+      const names = new Map((await listProtectedVms(engine.db)).map(({ vm }) => [vm.vmId, vm.name]))
+      return (await listEvents(engine.db, limit)).map((event) => ({
+        eventId: event.eventId,
+        atMs: event.atMs,
+        severity: event.severity,
+        code: event.code,
+        message: event.message,
+        vm: event.vmId === null ? null : (names.get(event.vmId) ?? event.vmId),
+      }))
+    },
+    status: () => status(engine, version),
+  }
+}
+
+async function status(engine: Engine, version: string): Promise<StatusView> {
+  const { db, clock, connections, limits } = engine
+  const nowMs = clock.now()
+  const vaults = await listVaults(db)
+  const servers = await listServers(db)
+  const views = await allVmViews(engine)
+  const vms = views.filter(({ vmId }) => vmId !== null)
+  const isConnected = (row: (typeof servers)[number]) => connections.isConnected(row.vaultId, row.serverId)
+  const waiting = (await listJobs(db, 200)).filter(({ state }) => state === 'waiting')
+  const needsAttention = whatNeedsAPerson({
+    nowMs,
+    drillDueMs: limits.drillDueMs,
+    vms,
+    servers: servers.map((row) => ({
+      name: row.name,
+      kind: row.kind,
+      connected: isConnected(row),
+      clockSkewMs: row.clockSkewMs,
+      membershipExpiresAtMs: row.membershipExpiresAtMs,
+      outdated: vaults.some(
+        ({ vaultId, keyGeneration }) => vaultId === row.vaultId && keyGeneration > row.generation,
+      ),
+    })),
+    waitingJobs: waiting.map(({ jobId, kind, vmName, waitingFor }) => ({ jobId, kind, vmName, waitingFor })),
+    clockSkewWarnMs: limits.clockSkewWarnMs,
+  })
+  return {
+    vault: vaults.length === 1 ? (vaults[0]?.name ?? null) : null,
+    nowMs,
+    version,
+    verdict: verdictOf(vms.map(({ health }: VmView) => health)),
+    servers: { total: servers.length, connected: servers.filter(isConnected).length },
+    vms: [...vms],
+    needsAttention: needsAttention.map((item) => ({ ...item })),
+  }
+}

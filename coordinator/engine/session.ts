@@ -1,0 +1,89 @@
+/** One agent's connection: reports and results in, commands out. Ends when the channel does. */
+import type { Channel } from '#shared/channel/port.ts'
+import { dueCommands } from '../store/outbox.ts'
+import { noteSeen } from '../store/servers.ts'
+import type { Engine } from './engine.ts'
+import { receiveReport, receiveResult } from './inbox.ts'
+
+export async function runSession(engine: Engine, channel: Channel, stop: AbortSignal): Promise<void> {
+  const { vaultId, serverId, name } = channel.peer
+  const log = engine.log.with({ serverId, name })
+  const ended = new AbortController()
+  const signal = AbortSignal.any([ended.signal, stop])
+  engine.connections.add(channel)
+  engine.bus.notify()
+  log.info('agent connected', { kind: channel.peer.kind })
+  const loops = Promise.all([
+    guarded(channel, () => deliverCommands(engine, channel, signal)),
+    guarded(channel, () => keepCounters(engine, channel, signal)),
+  ])
+  try {
+    for await (const message of channel.messages()) {
+      // A newer channel of this server took over: what this one still holds may be older than what was heard there.
+      if (engine.connections.get(vaultId, serverId) !== channel) break
+      if (message.kind === 'report') await receiveReport(engine, channel, message.body)
+      else if (message.kind === 'commandResult') await receiveResult(engine, channel, message.body)
+      else log.warn('unexpected message from an agent', { kind: message.kind })
+    }
+  } catch (error) {
+    // What was not acknowledged is reported again on the next channel.
+    log.error('agent session broke', { error })
+    channel.close({ code: 'internal', message: 'the coordinator could not process a message' })
+  } finally {
+    engine.connections.remove(channel)
+    ended.abort()
+    await loops
+    const { code, message } = await channel.closed
+    log.info('agent disconnected', { code, reason: message })
+    engine.bus.notify()
+  }
+}
+
+/** A loop that breaks ends its channel; the agent connects again and everything is taken up from the database. */
+async function guarded(channel: Channel, loop: () => Promise<void>): Promise<void> {
+  try {
+    await loop()
+  } catch {
+    channel.close({ code: 'internal', message: 'the coordinator could not serve this channel' })
+  }
+}
+
+/** Everything open is sent once per connection; after a reconnect it is sent again (I4). */
+async function deliverCommands(engine: Engine, channel: Channel, signal: AbortSignal): Promise<void> {
+  const { vaultId, serverId } = channel.peer
+  const sent = new Set<string>()
+  while (!signal.aborted) {
+    const seen = engine.bus.version
+    const due = await dueCommands(engine.db, vaultId, serverId)
+    for (const { commandId, kind, request } of due.slice(0, engine.limits.maxCommandsInFlight)) {
+      if (sent.has(commandId)) continue
+      sent.add(commandId)
+      engine.crashPoint('command-before-send')
+      await channel.send({ kind: 'command', body: { commandId, kind, json: Buffer.from(request) } })
+      engine.log.debug('command sent', { commandId, kind, serverId })
+    }
+    for (const commandId of sent) if (!due.some((row) => row.commandId === commandId)) sent.delete(commandId)
+    await engine.bus.changedSince(seen, { timeoutMs: engine.limits.jobPollMs, signal })
+  }
+}
+
+/** How much came in and went out, for the proof that no disk byte passes here (I1). */
+async function keepCounters(engine: Engine, channel: Channel, signal: AbortSignal): Promise<void> {
+  let received = 0
+  let sent = 0
+  const flush = async () => {
+    const { bytesReceived, bytesSent } = channel.counters
+    await noteSeen(engine.db, channel.peer, {
+      atMs: engine.clock.now(),
+      addReceived: bytesReceived - received,
+      addSent: bytesSent - sent,
+    })
+    received = bytesReceived
+    sent = bytesSent
+  }
+  while (!signal.aborted) {
+    await flush()
+    await engine.clock.sleep(engine.limits.countersFlushMs, signal).catch(() => {})
+  }
+  await flush()
+}
