@@ -20,21 +20,30 @@ describe('processes of a VM', () => {
   afterEach(() => fabric[Symbol.asyncDispose]())
   const run = () => defined(readRun(vm.dir), 'run.json')
 
-  test('the starter killed between run.json and the release of the program: nothing runs', async () => {
+  test('the starter killed before run.json is there: the program never runs', async () => {
+    const marker = join(vm.dir, 'ran')
+    const held = fabric.addVm({ name: 'held', command: ['touch', marker] })
     const starter = spawn(process.execPath, [
       '--input-type=module',
       '-e',
       `
-      import { spawn } from 'node:child_process'
-      // The same child as startProgram makes, and the end of its parent in place of the release.
-      const child = spawn('sh', ['-c', 'read -r go && exec "$@" </dev/null', 'sh', 'touch', ${JSON.stringify(join(vm.dir, 'ran'))}],
-        { detached: true, stdio: ['pipe', 'ignore', 'ignore'] })
-      process.stdout.write(String(child.pid), () => process.kill(process.pid, 'SIGKILL'))
+      import { writeSync } from 'node:fs'
+      import { systemClock } from '#shared/clock.ts'
+      import { startProgram } from '#shared/folder/process.ts'
+      import { openProcessTable } from '#shared/folder/process-table.ts'
+      const find = (pid) => {
+        writeSync(1, String(pid))
+        process.kill(process.pid, 'SIGKILL')
+      }
+      await startProgram(${JSON.stringify(held)}, { ...openProcessTable(), find }, systemClock)
       `,
     ])
     const [pid] = await once(starter.stdout, 'data')
     await until('the held child is gone', () => (fabric.table.find(Number(pid))?.state ?? 'dead') === 'dead')
-    expect(existsSync(join(vm.dir, 'ran'))).toBe(false)
+    expect(existsSync(marker)).toBe(false)
+    expect(existsSync(runPath(held.dir))).toBe(false)
+    await startProgram(held, fabric.table, fabric.clock)
+    await until('released, it runs', () => existsSync(marker))
   })
 
   test('a pid of another start time, or of another boot, is another process', async () => {

@@ -18,7 +18,8 @@ import { type HypervisorSubject, hypervisorConformance } from '../conformance.ts
 import type { Snapshot } from '../port.ts'
 import { type FolderHypervisor, openFolderHypervisor } from './folder-hypervisor.ts'
 
-const hypervisorOf = (fabric: TestFabric, freezeLimitMs = 20_000): FolderHypervisor =>
+/** Where these tests run there may be reflinks or not: what is to be seen without them is asked for. */
+const hypervisorOf = (fabric: TestFabric, freezeLimitMs = 20_000, useReflinks = false): FolderHypervisor =>
   openFolderHypervisor({
     root: fabric.root,
     host: 'host1',
@@ -26,6 +27,7 @@ const hypervisorOf = (fabric: TestFabric, freezeLimitMs = 20_000): FolderHypervi
     clock: fabric.clock,
     log: silentLog,
     freezeLimitMs,
+    useReflinks,
   })
 
 const progressOf = async (vm: FolderVm) => {
@@ -37,11 +39,12 @@ const writeTo = (vm: FolderVm, diskIndex: number, offsetBytes: number, bytes: Bu
   writeSync(openSync(join(vm.dir, `disk${diskIndex}.img`), 'r+'), bytes, 0, bytes.length, offsetBytes)
 }
 
-hypervisorConformance('folder', async (): Promise<HypervisorSubject> => {
+const subject = async (useReflinks: boolean): Promise<HypervisorSubject> => {
   const fabric = makeTestFabric()
   const vm = fabric.addVm({ name: 'orders', diskBytes: [1024 * 1024, 3 * 65_536 + 777] })
+  const open = () => hypervisorOf(fabric, 20_000, useReflinks)
   return {
-    hypervisor: hypervisorOf(fabric),
+    hypervisor: open(),
     vm: vm.file.id,
     sizesBytes: [1024 * 1024, 3 * 65_536 + 777],
     counterOffsetBytes: COUNTER_OFFSET_BYTES,
@@ -49,10 +52,12 @@ hypervisorConformance('folder', async (): Promise<HypervisorSubject> => {
     start: () => fabric.start(vm),
     stop: () => fabric.kill(vm),
     progress: () => progressOf(vm),
-    laterLife: () => hypervisorOf(fabric),
+    laterLife: open,
     [Symbol.asyncDispose]: () => fabric[Symbol.asyncDispose](),
   }
-})
+}
+hypervisorConformance('folder', () => subject(true))
+hypervisorConformance('folder, never with reflinks', () => subject(false))
 
 describe('folder hypervisor', () => {
   let fabric: TestFabric
@@ -77,7 +82,7 @@ describe('folder hypervisor', () => {
       import { systemClock } from '#shared/clock.ts'
       import { silentLog } from '#shared/log.ts'
       const hypervisor = openFolderHypervisor({ root: ${JSON.stringify(fabric.root)}, host: 'host1',
-        dataDir: ${JSON.stringify(join(fabric.root, 'holder-data'))}, clock: systemClock, log: silentLog, freezeLimitMs: 60_000 })
+        dataDir: ${JSON.stringify(join(fabric.root, 'holder-data'))}, clock: systemClock, log: silentLog, freezeLimitMs: 60_000, useReflinks: false })
       globalThis.held = await hypervisor.openSnapshot({ fabricVmId: ${JSON.stringify(vm.file.id)}, hold: 'brief' })
       process.stdout.write('held')
       setInterval(() => {}, 1000)

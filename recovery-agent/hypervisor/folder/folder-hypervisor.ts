@@ -30,6 +30,8 @@ export interface FolderHypervisorOptions {
   readonly log: Logger
   /** The longest a VM may stand still (I11). */
   readonly freezeLimitMs: number
+  /** false: do as if the file system had no reflinks. */
+  readonly useReflinks?: boolean
 }
 
 export interface FolderHypervisor extends HostHypervisor {
@@ -82,7 +84,7 @@ export function openFolderHypervisor(options: FolderHypervisorOptions): FolderHy
     sources: readonly OpenDisk[],
     dir: string,
   ): Promise<Snapshot | undefined> => {
-    if (!reflinks.possible(sources)) return undefined
+    if (options.useReflinks === false || !reflinks.possible(sources)) return undefined
     const instant = await hold(vm)
     let copies: OpenDisk[] | undefined
     let intact = false
