@@ -1,12 +1,11 @@
 import { join } from 'node:path'
 
-/** Where the coordinator listens and the command line looks when nobody says otherwise. */
+/** Where a coordinator listens and the command line looks when neither names a socket: one per user of the machine. */
 export function defaultSocketPath(
   env: Readonly<Record<string, string | undefined>>,
-  { platform, uid }: { platform: NodeJS.Platform; uid: number },
+  { platform, uid, homeDir }: { platform: NodeJS.Platform; uid: number; homeDir: string },
 ): string {
   if (platform === 'win32') return '\\\\.\\pipe\\hotsite-admin'
-  if (uid === 0) return '/run/hotsite/admin.sock'
-  const runtime = env['XDG_RUNTIME_DIR']
-  return runtime ? join(runtime, 'hotsite', 'admin.sock') : `/tmp/hotsite-${uid}/admin.sock`
+  const state = uid === 0 ? '/var/lib' : (env['XDG_STATE_HOME'] ?? join(homeDir, '.local', 'state'))
+  return join(state, 'hotsite', 'coordinator', 'admin', 'hotsite.sock')
 }

@@ -8,7 +8,8 @@ export function readCertificatePem(path: string): string {
   const text = bytes.toString('latin1')
   const found = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/.exec(text)
   if (found) return `${found[0]}\n`
-  if (text.includes('-----BEGIN '))
+  // DER begins with the tag of a SEQUENCE.
+  if (text.includes('-----BEGIN ') || bytes[0] !== 0x30)
     throw new HotsiteError('vault-certificate-unreadable', `${path} holds no certificate`)
   const lines = bytes.toString('base64').match(/.{1,64}/g) ?? []
   return `-----BEGIN CERTIFICATE-----\n${lines.join('\n')}\n-----END CERTIFICATE-----\n`

@@ -40,8 +40,7 @@ const hotsite = (...words: string[]) => runHotsite(words, { socketPath, cwd: fol
 const quick = (...words: string[]) => runInProcess(words, { socketPath })
 
 describe('exit codes', () => {
-  it('0: done, and waiting for a person', async () => {
-    expect((await hotsite('vm', 'pause', 'shop')).exitCode).toBe(0)
+  it('0: done, with what to do next', async () => {
     service.jobs.ending = 'wait'
     const test = await hotsite('failover', 'test', 'shop')
     expect([test.exitCode, test.out.includes('cleanup-test shop')]).toEqual([0, true])
@@ -135,6 +134,7 @@ describe('jobs', () => {
       '  ✓ Send the last changes  1.5 s',
       '  ✓ Start  1.5 s',
       expect.stringMatching(/^succeeded {2}plannedFailover of shop \(job-1\) {2}after /),
+      'Next: check the VM, then hotsite failover commit shop',
       '',
     ])
   })
@@ -145,6 +145,7 @@ describe('jobs', () => {
     const job = jobView.parse(JSON.parse(run.out))
     expect([run.exitCode, job.state]).toEqual([0, 'running'])
     const cancelled = await quick('job', 'cancel', job.jobId, '--json')
+    expect(cancelled.exitCode).toBe(0)
     expect(jobView.parse(JSON.parse(cancelled.out)).state).toBe('cancelled')
   })
 
@@ -244,6 +245,12 @@ describe('vault', () => {
       (await quick('vault', 'set-certificate', 'main', '--certificate', join(folder, 'v.pem'))).exitCode,
     ).toBe(0)
     expect(service.calls.at(-1)?.args).toEqual(['main', `${certificate}\n`])
+  })
+
+  it('a file that is no certificate is refused here, and nothing is sent', async () => {
+    writeFileSync(join(folder, 'c.json'), '{}')
+    const run = await quick('vault', 'set-certificate', 'main', '--certificate', join(folder, 'c.json'))
+    expect([run.exitCode, run.err.includes('holds no certificate'), service.calls]).toEqual([2, true, []])
   })
 
   it('the credentials are written with mode 0600 and shown nowhere', async () => {

@@ -1,3 +1,4 @@
+import { homedir } from 'node:os'
 import type { Command } from 'commander'
 import { defaultSocketPath } from '#coordinator/admin/socket-path.ts'
 import type { Clock } from '#shared/clock.ts'
@@ -36,8 +37,8 @@ export function globalsOf(command: Command): GlobalOptions {
 
 export function clientFor(context: Context, command: Command): Client {
   const { env } = context.terminal
-  const fallback = () => defaultSocketPath(env, { platform: process.platform, uid: process.getuid?.() ?? -1 })
-  return createClient(globalsOf(command).socket ?? env['HOTSITE_SOCKET'] ?? fallback())
+  const place = { platform: process.platform, uid: process.getuid?.() ?? -1, homeDir: homedir() }
+  return createClient(globalsOf(command).socket ?? env['HOTSITE_SOCKET'] ?? defaultSocketPath(env, place))
 }
 
 export function printLines(context: Context, lines: readonly string[]): void {

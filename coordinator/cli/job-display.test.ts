@@ -68,3 +68,12 @@ it('with --json it is silent', () => {
   display.finish(done)
   expect(text()).toBe('')
 })
+
+it('what a job waits for is said once, and again when it is something else', () => {
+  const { terminal: pipe, text } = terminal()
+  using display = openJobDisplay(pipe, systemClock, false)
+  const waiting = (waitingFor: string): JobView =>
+    sampleJob({ state: 'waiting', steps: [{ ...step, state: 'running', observed: { waitingFor } }] })
+  for (const reason of ['host-a is away', 'host-a is away', 'host-b is away']) display.update(waiting(reason))
+  expect(text().split('\n').slice(1, -1)).toEqual(['  … waits: host-a is away', '  … waits: host-b is away'])
+})

@@ -1,6 +1,6 @@
 import type { JobView } from '#coordinator/admin/views.ts'
 import type { Clock } from '#shared/clock.ts'
-import { jobTitle, outcomeLines, stepLine } from './job-text.ts'
+import { jobTitle, outcomeLines, stepLine, waitingLines } from './job-text.ts'
 import { paintFor, type Terminal } from './terminal.ts'
 
 export interface JobDisplay extends Disposable {
@@ -17,6 +17,7 @@ export function openJobDisplay(terminal: Terminal, clock: Clock, json: boolean):
 function lineDisplay(terminal: Terminal, clock: Clock): JobDisplay {
   const paint = paintFor(terminal)
   const printed = new Set<string>()
+  let waited = ''
   const print = (line: string) => terminal.out.write(`${line}\n`)
   const update = (job: JobView) => {
     if (printed.size === 0) print(jobTitle(job))
@@ -28,6 +29,9 @@ function lineDisplay(terminal: Terminal, clock: Clock): JobDisplay {
       printed.add(key)
       print(stepLine(step, { nowMs: clock.now(), paint }))
     }
+    const waits = waitingLines(job, paint).join('')
+    if (waits !== '' && waits !== waited) print(waits)
+    waited = waits
   }
   return {
     update,
@@ -59,9 +63,11 @@ function liveDisplay(terminal: Terminal, clock: Clock): JobDisplay {
       stepLine(step, { nowMs, paint, ...(step.state === 'running' ? { mark } : {}) }),
     )
     // A line that wraps would spoil the count of lines to go back.
-    const lines = [...(ending.length === 0 ? [paint('bold', jobTitle(job))] : []), ...steps].map((line) =>
-      cutToWidth(line, out.columns || 80),
-    )
+    const lines = [
+      ...(ending.length === 0 ? [paint('bold', jobTitle(job))] : []),
+      ...steps,
+      ...waitingLines(job, paint),
+    ].map((line) => cutToWidth(line, out.columns || 80))
     const back = drawn > 0 ? `\u001b[${drawn}A\u001b[0J` : hideCursor
     out.write(`${back}${[...lines, ...ending].join('\n')}\n`)
     drawn = lines.length

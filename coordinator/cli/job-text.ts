@@ -49,23 +49,37 @@ export function stepLine(
 /** What was seen, as far as it fits beside the step: plain values only. */
 function observedText(step: Step): string {
   const facts = Object.entries(step.observed ?? {})
-    .filter(([, value]) => ['string', 'number', 'boolean'].includes(typeof value))
+    .filter(([key, value]) => key !== 'waitingFor' && ['string', 'number', 'boolean'].includes(typeof value))
     .map(([key, value]) => `${key}=${visible(String(value))}`)
   const text = facts.slice(0, 3).join(' ')
   return text === '' ? '' : `  ${text.length > 60 ? `${text.slice(0, 59)}…` : text}`
 }
 
-/** How a job ended, or that it waits for a person, and what to do then. */
+/** What a person does next, by the kind of job that succeeded. */
+const nextCommands: Readonly<Record<string, (vm: string) => string>> = {
+  testFailover: (vm) =>
+    `look at the test VM, then hotsite failover cleanup-test ${vm} --outcome passed --notes "…"`,
+  plannedFailover: (vm) => `check the VM, then hotsite failover commit ${vm}`,
+  unplannedFailover: (vm) =>
+    `check the VM, then hotsite failover commit ${vm}, or change-point to choose another point`,
+  changePoint: (vm) => `check the VM, then hotsite failover commit ${vm}`,
+  commit: (vm) => `hotsite failover reverse ${vm}, to protect it the other way`,
+}
+
+/** How a job ended, or what it waits for, and what to do then. */
 export function outcomeLines(job: JobView, nowMs: number, paint: Paint): string[] {
   const lasted = durationText((job.endedAtMs ?? nowMs) - job.createdAtMs)
   const head = `${paint(jobStyle[job.state], job.state)}  ${jobTitle(job)}  ${paint('dim', `after ${lasted}`)}`
   if (job.error) return [head, ...errorLines(job.error as ErrorDocument, paint)]
-  if (job.state !== 'waiting') return [head]
-  const answer =
-    job.kind === 'testFailover' || job.kind === 'test-failover'
-      ? `Look at the test VM; then: hotsite failover cleanup-test ${job.vm} --outcome passed --notes "…"`
-      : `It waits for you: hotsite job show ${job.jobId}`
-  return [head, visible(answer)]
+  const next = job.state === 'succeeded' && job.vm !== null ? nextCommands[job.kind]?.(job.vm) : undefined
+  return next === undefined ? [head] : [head, `Next: ${visible(next)}`]
+}
+
+/** What keeps a job from going on, if anything does. */
+export function waitingText(job: JobView): string | null {
+  if (job.state !== 'waiting') return null
+  const reason = job.steps.find((step) => step.state === 'running')?.observed?.['waitingFor']
+  return `waits: ${typeof reason === 'string' ? visible(reason) : 'see hotsite status'}`
 }
 
 export function jobLines(job: JobView, nowMs: number, paint: Paint): string[] {
@@ -73,5 +87,11 @@ export function jobLines(job: JobView, nowMs: number, paint: Paint): string[] {
     ...outcomeLines(job, nowMs, paint),
     paint('dim', `started ${timeText(job.createdAtMs)}`),
     ...job.steps.map((step) => stepLine(step, { nowMs, paint })),
+    ...waitingLines(job, paint),
   ]
+}
+
+export function waitingLines(job: JobView, paint: Paint): string[] {
+  const text = waitingText(job)
+  return text === null ? [] : [`  ${paint('warn', '…')} ${paint('warn', text)}`]
 }

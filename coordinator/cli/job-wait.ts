@@ -15,21 +15,21 @@ export function addNoWaitOption(command: Command): Command {
   return command.option('--no-wait', 'print the job and do not wait for it')
 }
 
-/** Shows a job that was just started until it has ended or waits for a person; the exit code tells how it ended. */
+/** Shows a job that was just started until it has ended; the exit code tells whether it ended as `wanted`. */
 export async function followJob(
   context: Context,
   command: Command,
   client: Client,
-  options: { started: JobView; wait: boolean },
+  options: { started: JobView; wait: boolean; wanted?: 'succeeded' | 'cancelled' },
 ): Promise<void> {
-  const { started, wait } = options
+  const { started, wait, wanted = 'succeeded' } = options
   const print = (job: JobView) =>
     show(context, command, job, (shown) => jobLines(shown, context.clock.now(), context.paint))
   if (!wait) return print(started)
   const json = globalsOf(command).json === true
   const last = await watchToTheEnd(context, client, started.jobId, json)
   if (json) print(last)
-  if (last.state === 'failed' || last.state === 'cancelled') context.exitCode = exitCodes.jobFailed
+  if (last.state !== wanted) context.exitCode = exitCodes.jobFailed
 }
 
 async function watchToTheEnd(
@@ -48,7 +48,7 @@ async function watchToTheEnd(
       try {
         for await (const job of client.watchJob(jobId, interrupt.signal)) {
           attempt = 0
-          if (isEnded(job) || job.state === 'waiting') {
+          if (isEnded(job)) {
             display.finish(job)
             return job
           }

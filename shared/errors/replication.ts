@@ -60,11 +60,6 @@ export const replicationErrors = {
     action: 'Check the disk below the data folder; then let the VM synchronize anew into another folder.',
     retryable: false,
   },
-  'point-unknown': {
-    cause: 'The recovery point was pruned by retention, or never became complete at this target.',
-    action: 'List the points with `hotsite point list` and choose one of them.',
-    retryable: false,
-  },
   'point-in-use': {
     cause: 'A test failover or a failed-over VM stands on a point of this replica.',
     action: 'Clean up the test failover, or commit the failover, and repeat.',

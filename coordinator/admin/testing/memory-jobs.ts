@@ -8,7 +8,7 @@ export type JobEnding = 'succeed' | 'fail' | 'wait' | 'stay'
 /** Jobs that run by themselves, one step a turn, to the ending a test asked for. */
 export class MemoryJobs {
   readonly all = new Map<string, JobView>()
-  /** `wait`: stops waiting for a person; `stay`: runs until cancelled. */
+  /** `wait`: says at its last step that it waits, then goes on; `stay`: runs until cancelled. */
   ending: JobEnding = 'succeed'
   #changed = Promise.withResolvers<void>()
   #clockMs = Date.UTC(2030, 0, 1)
@@ -68,14 +68,24 @@ export class MemoryJobs {
       if (last && ending === 'stay') return
       await turn()
       if (last && ending === 'wait') {
-        this.#put({ ...this.get(jobId), state: 'waiting' })
-        return
+        this.#wait(jobId, index)
+        await turn()
+        this.#put({ ...this.get(jobId), state: 'running' })
       }
       this.#step(jobId, index, last && ending === 'fail' ? 'failed' : 'succeeded')
     }
     const failed = ending === 'fail'
     const error = failed ? errorDocument(new HotsiteError('disk-full', 'the target disk is full')) : null
     this.#put({ ...this.get(jobId), state: failed ? 'failed' : 'succeeded', endedAtMs: this.#clockMs, error })
+  }
+
+  #wait(jobId: string, at: number): void {
+    const job = this.get(jobId)
+    const waitingFor = 'host-b is not connected'
+    const steps = job.steps.map((step, index) =>
+      index === at ? { ...step, observed: { waitingFor } } : step,
+    )
+    this.#put({ ...job, steps, state: 'waiting' })
   }
 
   #step(jobId: string, at: number, state: 'running' | 'succeeded' | 'failed'): void {

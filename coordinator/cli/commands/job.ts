@@ -2,7 +2,7 @@ import type { Command } from 'commander'
 import type { JobView } from '#coordinator/admin/views.ts'
 import { type Context, clientFor, show, table } from '../context.ts'
 import { jobLines, jobStyle } from '../job-text.ts'
-import { followJob } from '../job-wait.ts'
+import { addNoWaitOption, followJob } from '../job-wait.ts'
 import { durationText } from '../text/units.ts'
 import { withExample } from './example.ts'
 import { wholeNumber } from './policy-options.ts'
@@ -47,12 +47,12 @@ export function addJobCommands(program: Command, context: Context): void {
     'hotsite job watch JOB',
   )
   withExample(
-    group
-      .command('cancel <job>')
-      .description('cancel a job')
-      .action(async (job: string, _options: unknown, command: Command) => {
-        const view = await clientFor(context, command).call('cancelJob', { params: { job } })
-        show(context, command, view, (shown) => jobLines(shown, context.clock.now(), context.paint))
+    addNoWaitOption(group.command('cancel <job>'))
+      .description('cancel a job and wait until what it did is undone')
+      .action(async (job: string, options: { wait: boolean }, command: Command) => {
+        const client = clientFor(context, command)
+        const started = await client.call('cancelJob', { params: { job } })
+        await followJob(context, command, client, { started, wait: options.wait, wanted: 'cancelled' })
       }),
     'hotsite job cancel JOB',
   )
