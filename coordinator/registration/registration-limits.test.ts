@@ -31,7 +31,7 @@ describe('limits', () => {
     await restartListener(site, { limits: { stepTimeoutMs: 1500 } })
     const large = await raw(
       site,
-      `POST /register HTTP/1.1\r\nhost: x\r\ncontent-length: 20000\r\n\r\n${'x'.repeat(20_000)}`,
+      `POST /register HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n${'x'.repeat(20_000)}`,
     )
     expect(large).toContain('larger than 16384 bytes')
     const slow = await raw(site, 'POST /register HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{')

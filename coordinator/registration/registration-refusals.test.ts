@@ -1,7 +1,7 @@
 import { createServer as createHttpsServer } from 'node:https'
 import { createServer as createTcpServer } from 'node:net'
 import { join } from 'node:path'
-import { connect } from 'node:tls'
+import { connect, getCACertificates, setDefaultCACertificates } from 'node:tls'
 import { afterEach, describe, expect, it } from 'vitest'
 import { vaultId } from '#shared/ids.ts'
 import { readCredentials } from '#shared/trust/credentials-file.ts'
@@ -19,6 +19,7 @@ import {
   pem,
   raw,
   refusal,
+  restartListener,
   unusedPort,
   useRegistrationSite,
 } from './testing/registration-site.ts'
@@ -55,10 +56,17 @@ describe('each thing that can be wrong has its own error, and leaves no identity
     expect(error.code).toBe('ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED')
   })
 
-  it('a server name the site.listener does not know: nobody is trusted', async () => {
-    const body = 'GET / HTTP/1.1\r\nhost: x\r\n\r\n'
-    expect(await raw(site, body, 'elsewhere.example')).toBe('')
-    expect(await raw(site, body)).toContain('404')
+  it('a server name the listener does not know: nobody is trusted, whatever this machine trusts', async () => {
+    const before = getCACertificates('default')
+    setDefaultCACertificates([site.pairA.certificatePem])
+    try {
+      await restartListener(site, {})
+      const request = 'GET / HTTP/1.1\r\nhost: x\r\n\r\n'
+      expect(await raw(site, request, 'elsewhere.example')).toBe('')
+      expect(await raw(site, request)).toContain('404')
+    } finally {
+      setDefaultCACertificates(before)
+    }
   })
 
   it('a token of another vault in a file signed anew', async () => {
