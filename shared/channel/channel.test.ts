@@ -105,3 +105,17 @@ test('a slow reader bounds what the sender may queue, and nothing is lost', asyn
     Array.from({ length: total }, (_, index) => index),
   )
 })
+
+test('a command overtakes the blocks that wait in front of it; blocks keep their order with what ends them', async () => {
+  const vault = testVault()
+  const limits = { sendHighWaterBytes: 64 * 1024, receiveHighWaterBytes: 64 * 1024 }
+  await using there = await testListener(vault, { limits })
+  await using client = await there.dial(vault.server('host-1'), { limits })
+  const server = await there.channel(0)
+  for (let batch = 0; batch < 100; batch++) void client.send(blocks(batch, 256 * 1024))
+  void client.send({ kind: 'pointAck', body: { vmId: 'vm', epoch: 1, seq: 1 } })
+  void client.send(command('urgent'))
+  const kinds = (await take(server, 102)).map((message) => message.kind)
+  expect(kinds.indexOf('command')).toBeLessThan(90)
+  expect(kinds.indexOf('pointAck')).toBe(101)
+})

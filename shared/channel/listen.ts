@@ -38,6 +38,7 @@ export interface ListenOptions {
   /** The vaults served here, by the vault id in the client's membership. */
   readonly trust: (vaultId: VaultId) => VaultTrust | undefined
   readonly clock: Clock
+  /** Spreads the heartbeats of agents that all return at once. */
   readonly rng?: Rng | undefined
   readonly log: Logger
   readonly onChannel: (channel: Channel) => void
@@ -182,7 +183,7 @@ interface Welcome {
 }
 
 function welcome({ socket, wire, options, limits, pending, keep }: Welcome): void {
-  const { clock, log, trust } = options
+  const { clock, log, rng, trust } = options
   const remote = remoteOf(wire)
   const machine = serverHandshake({
     exporter: tlsExporter(wire),
@@ -195,7 +196,10 @@ function welcome({ socket, wire, options, limits, pending, keep }: Welcome): voi
     pending.proved(wire)
     raiseMaxPayload(socket, maxFrameBytes(limits))
     const distrust = distrustOf({ established, trust: () => trust(established.peer.vaultId), clock })
-    keep(socketChannel({ socket, wire, role: 'server', established, limits, clock, log, distrust }), remote)
+    keep(
+      socketChannel({ socket, wire, role: 'server', established, limits, clock, rng, log, distrust }),
+      remote,
+    )
   }
   const onFailed = (error: HotsiteError) => {
     log.warn('channel refused', { code: error.code, reason: error.message, remote })

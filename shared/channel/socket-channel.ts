@@ -7,6 +7,7 @@ import type { WebSocket } from 'ws'
 import type { Clock } from '../clock.ts'
 import { errorFromDocument, HotsiteError } from '../errors/hotsite-error.ts'
 import type { Logger } from '../log.ts'
+import type { Rng } from '../rng.ts'
 import { decodeMessage, encodeMessage } from './codec.ts'
 import { type Opener, opener, type SealedMessage, type Sealer, sealer } from './envelope.ts'
 import { type Established, handshakeMessages } from './handshake.ts'
@@ -31,6 +32,8 @@ export interface SocketChannelOptions {
   readonly limits: ChannelLimits
   readonly clock: Clock
   readonly log: Logger
+  /** Spreads the heartbeats of many channels that were made in one instant; absent: no spreading. */
+  readonly rng?: Rng | undefined
   /** Asked at every heartbeat: why the peer is no longer welcome, if so (membership expired or revoked since). */
   readonly distrust?: (() => ChannelClosed | undefined) | undefined
 }
@@ -186,6 +189,7 @@ export function socketChannel(options: SocketChannelOptions): SocketChannel {
   }
 
   async function watchPeer(): Promise<void> {
+    await clock.sleep(limits.heartbeatIntervalMs * (options.rng?.next() ?? 0), stopped.signal)
     while (!stopped.signal.aborted) {
       await clock.sleep(limits.heartbeatIntervalMs, stopped.signal)
       const unwelcome = options.distrust?.()
