@@ -88,11 +88,13 @@ describe('folder hypervisor', () => {
       setInterval(() => {}, 1000)
       `,
     ])
-    await once(holder.stdout, 'data')
-    expect(membersOf(readRun(vm.dir), fabric.table).map((entry) => entry.state)).toEqual(['stopped'])
-    const standing = counterOf(vm, 0)
-    expect(counterOf(vm, 0)).toBe(standing)
-    holder.kill('SIGKILL')
+    try {
+      await once(holder.stdout, 'data')
+      const states = membersOf(readRun(vm.dir), fabric.table).map((entry) => entry.state)
+      expect(states).toEqual(['stopped'])
+    } finally {
+      holder.kill('SIGKILL')
+    }
     await progressOf(vm)
   })
 
