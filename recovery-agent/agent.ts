@@ -23,13 +23,13 @@ import { openFolderHypervisor } from './hypervisor/folder/folder-hypervisor.ts'
 import { openEngine } from './open-engine.ts'
 import { openStore } from './open-store.ts'
 import { createPruner } from './pruner.ts'
+import type { RemoteReplicaStore } from './replica/remote.ts'
 import { replicaCommands } from './replica-commands.ts'
 import { createReplicaReports } from './replica-reports.ts'
 import { Sources } from './source/sources.ts'
 import { sourceCommands } from './source-commands.ts'
 import { openAgentState } from './state.ts'
 import { createPeerLinks } from './stream/source/peer-links.ts'
-import type { RemoteStore } from './stream/target/remote-store.ts'
 import { createReplicaServer } from './stream/target/replica-server.ts'
 
 export interface AgentOptions {
@@ -45,7 +45,7 @@ export interface AgentOptions {
 /** For fault injection: the real parts, wrapped. */
 export interface AgentOverrides {
   readonly wrapEngine?: (engine: CaptureEngine) => CaptureEngine
-  readonly wrapStore?: (store: RemoteStore) => RemoteStore
+  readonly wrapStore?: (store: RemoteReplicaStore) => RemoteReplicaStore
   readonly channelLimits?: Partial<ChannelLimits>
 }
 
@@ -55,7 +55,7 @@ export interface Agent extends AsyncDisposable {
   readonly certificatePem: string
   readonly handlers: CommandHandlers<AgentCommandKind>
   readonly reports: ReportOutbox
-  readonly store: RemoteStore
+  readonly store: RemoteReplicaStore
   readonly engine: CaptureEngine
 }
 
@@ -74,8 +74,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const outbox = openReportOutbox(state.db)
   const raise = createEvents({ outbox, clock, log })
 
-  const { store, dispose: closeStore } = await openStore({ ...options, log })
-  stack.defer(closeStore)
+  const store = stack.use(await openStore({ dir: config.replicaDir, log }))
   const wrappedStore = overrides?.wrapStore?.(store) ?? store
   const rawEngine = stack.use(await openEngine({ ...options, log }))
   const engine = overrides?.wrapEngine?.(rawEngine) ?? rawEngine
@@ -211,7 +210,7 @@ function commandHandlers({
   sources,
 }: {
   readonly options: AgentOptions
-  readonly store: RemoteStore
+  readonly store: RemoteReplicaStore
   readonly server: ReturnType<typeof createReplicaServer>
   readonly reports: ReturnType<typeof createReplicaReports>
   readonly pruner: ReturnType<typeof createPruner>

@@ -3,8 +3,8 @@ import type { VmId } from '#shared/ids.ts'
 import type { Logger } from '#shared/log.ts'
 import { Wakeup } from '#shared/wakeup.ts'
 import { limits } from './limits.ts'
+import type { RemoteReplicaStore } from './replica/remote.ts'
 import type { ReplicaReports } from './replica-reports.ts'
-import type { RemoteStore } from './stream/target/remote-store.ts'
 import type { ReplicaServer } from './stream/target/replica-server.ts'
 
 export interface Pruner {
@@ -15,7 +15,7 @@ export interface Pruner {
 }
 
 export function createPruner(options: {
-  readonly store: RemoteStore
+  readonly store: RemoteReplicaStore
   readonly server: Pick<ReplicaServer, 'exclusively'>
   readonly reports: ReplicaReports
   readonly clock: Clock

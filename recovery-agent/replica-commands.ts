@@ -2,16 +2,16 @@ import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { DiskId, FabricVmId, VmId } from '#shared/ids.ts'
 import type { AgentCommandKind, CommandHandlers, CommandRequest } from '#shared/messages/commands.ts'
 import type { Pruner } from './pruner.ts'
+import type { RemoteReplicaStore } from './replica/remote.ts'
 import type { ReplicaReports } from './replica-reports.ts'
 import type { Sources } from './source/sources.ts'
 import { staleEpoch } from './stream/target/receiver.ts'
-import type { RemoteStore } from './stream/target/remote-store.ts'
 import type { ReplicaServer } from './stream/target/replica-server.ts'
 
 export type ReplicaCommandKind = Extract<AgentCommandKind, `replica.${string}` | `overlay.${string}`>
 
 export interface ReplicaCommandDeps {
-  readonly store: RemoteStore
+  readonly store: RemoteReplicaStore
   readonly server: Pick<ReplicaServer, 'exclusively'>
   readonly reports: ReplicaReports
   readonly pruner: Pruner

@@ -4,7 +4,7 @@ import { errorDocument } from '#shared/errors/hotsite-error.ts'
 import type { VmId } from '#shared/ids.ts'
 import { KeyedLocks } from '#shared/keyed-locks.ts'
 import type { Logger } from '#shared/log.ts'
-import type { RemoteStore } from './stream/target/remote-store.ts'
+import type { RemoteReplicaStore } from './replica/remote.ts'
 
 export interface ReplicaReports {
   /** Something about this replica changed. */
@@ -16,7 +16,7 @@ export interface ReplicaReports {
 
 /** The whole state of each replica, read from the store whenever it changed. */
 export function createReplicaReports(options: {
-  readonly store: RemoteStore
+  readonly store: RemoteReplicaStore
   readonly outbox: ReportOutbox
   readonly clock: Clock
   readonly log: Logger

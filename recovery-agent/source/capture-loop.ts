@@ -10,24 +10,26 @@ import type { Source } from './source.ts'
  */
 export async function captureLoop(source: Source, signal: AbortSignal): Promise<void> {
   const { clock } = source.deps
-  let delayMs = firstCycleDelayMs({
-    lastCapturedAtMs: source.record.lastCycle?.capturedAtMs ?? null,
-    nowMs: clock.now(),
-    frequencyMs: source.frequencyMs,
-  })
-  // As if the last cycle had started so long ago: a policy that changes then takes effect at once.
-  let lastStartMonotonicMs = clock.monotonicMs() + delayMs - source.frequencyMs
+  if (source.lastCaptureMonotonicMs === null) {
+    const delayMs = firstCycleDelayMs({
+      lastCapturedAtMs: source.record.lastCycle?.capturedAtMs ?? null,
+      nowMs: clock.now(),
+      frequencyMs: source.frequencyMs,
+    })
+    // As if the last cycle had started so long ago: a policy that changes then takes effect at once.
+    source.markCapture(clock.monotonicMs() + delayMs - source.frequencyMs)
+  }
   while (!signal.aborted) {
     const seen = source.version
-    delayMs = nextCycleDelayMs({
-      lastStartMonotonicMs,
+    const delayMs = nextCycleDelayMs({
+      lastStartMonotonicMs: source.lastCaptureMonotonicMs ?? 0,
       nowMonotonicMs: clock.monotonicMs(),
       frequencyMs: source.frequencyMs,
     })
     if (!source.mayCapture) await source.change(seen, signal)
     else if (delayMs > 0 && !source.cycleWanted) await source.changeOrAfter(seen, delayMs, signal)
     else {
-      lastStartMonotonicMs = clock.monotonicMs()
+      source.markCapture(clock.monotonicMs())
       await cycle(source, signal)
     }
   }

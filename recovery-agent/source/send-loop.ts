@@ -6,28 +6,32 @@
  * Nothing is remembered between attempts: the target says what it has, the engine what is left.
  */
 import type { SealedDelta, SourceVmState } from '#recovery-agent/capture/port.ts'
-import { assertNever } from '#shared/assert.ts'
+import { assertNever, defined } from '#shared/assert.ts'
 import { errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
+import type { PeerAddress } from '#shared/messages/commands.ts'
 import { limits } from '../limits.ts'
 import { afterFailure, retryPauseMs } from '../stream/source/after-failure.ts'
 import type { Conversation } from '../stream/source/conversation.ts'
 import type { PeerLink } from '../stream/source/peer-link.ts'
+import type { LinkLease, PeerLinks } from '../stream/source/peer-links.ts'
 import { runSync } from '../stream/source/run-sync.ts'
 import { sendDelta, type Transfer } from '../stream/source/send-delta.ts'
 import { emptyBucket, takeTokens } from '../stream/throttle.ts'
 import type { Source } from './source.ts'
 
 export async function sendLoop(source: Source, signal: AbortSignal): Promise<void> {
+  using hold = new LinkHold(source.deps.links)
   let failures = 0
   while (!signal.aborted) {
     const seen = source.version
     if (!source.maySend) {
+      hold.release()
       await source.change(seen, signal)
       continue
     }
     const stop = source.newAttempt(signal)
     try {
-      await sendUntilStopped(source, stop, () => {
+      await sendUntilStopped(source, { link: hold.to(source.record.target), stop }, () => {
         failures = 0
       })
     } catch (error) {
@@ -38,6 +42,34 @@ export async function sendLoop(source: Source, signal: AbortSignal): Promise<voi
       })
       failures += 1
     }
+  }
+}
+
+/** Keeps the link to one target through pauses between attempts, so that trouble of one VM does not cut the others. */
+class LinkHold implements Disposable {
+  readonly #links: PeerLinks
+  #held: { readonly target: PeerAddress; readonly lease: LinkLease } | undefined
+
+  constructor(links: PeerLinks) {
+    this.#links = links
+  }
+
+  to(target: PeerAddress): PeerLink {
+    if (JSON.stringify(this.#held?.target) !== JSON.stringify(target)) {
+      const lease = this.#links.acquire(target)
+      this.release()
+      this.#held = { target, lease }
+    }
+    return defined(this.#held, 'the link').lease.link
+  }
+
+  release(): void {
+    this.#held?.lease.release()
+    this.#held = undefined
+  }
+
+  [Symbol.dispose](): void {
+    this.release()
   }
 }
 
@@ -83,12 +115,15 @@ async function recover(
   }
 }
 
-async function sendUntilStopped(source: Source, stop: AbortSignal, onPoint: () => void): Promise<void> {
-  const { links, engine } = source.deps
+async function sendUntilStopped(
+  source: Source,
+  { link, stop }: { readonly link: PeerLink; readonly stop: AbortSignal },
+  onPoint: () => void,
+): Promise<void> {
+  const { engine } = source.deps
   const { vmId } = source
-  const lease = links.acquire(source.record.target)
   try {
-    const conversation = await lease.link.converse(vmId, stop)
+    const conversation = await link.converse(vmId, stop)
     source.setConnected(true)
     let targetNewest = await open(source, conversation, stop)
     source.succeeded()
@@ -96,7 +131,7 @@ async function sendUntilStopped(source: Source, stop: AbortSignal, onPoint: () =
       const state = await source.refresh()
       const seen = source.version
       const delta = state.needsSync ? undefined : await engine.nextDelta(vmId, state.ackedSeq)
-      const work = { source, link: lease.link, conversation, stop }
+      const work = { source, link, conversation, stop }
       if (state.needsSync) targetNewest = await synchronize(work, targetNewest)
       else if (delta) targetNewest = await transferDelta(work, delta)
       else {
@@ -107,8 +142,7 @@ async function sendUntilStopped(source: Source, stop: AbortSignal, onPoint: () =
       source.succeeded()
     }
   } finally {
-    lease.link.end(vmId)
-    lease.release()
+    link.end(vmId)
     source.setProgress(null)
     source.setConnected(false)
   }
@@ -193,6 +227,7 @@ async function synchronize(work: Work, newestSeq: number): Promise<number> {
   source.setProgress({ doneBytes: 0, totalBytes: 0 })
   try {
     await using session = await engine.openSync(source.vmId, { newestSeq })
+    source.markCapture(clock.monotonicMs())
     const { seq, capturedAtMs } = session
     const transfer = makeTransfer(work, null, (bytes) => {
       sentBytes += bytes

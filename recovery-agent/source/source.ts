@@ -49,6 +49,7 @@ export class Source {
   #version = 0
   #fencedBelow: number
   #connected = false
+  #lastCaptureMonotonicMs: number | null = null
   #stopped = false
   #progress: ReplicationReport['progress'] = null
   #progressPublishedMs = Number.NEGATIVE_INFINITY
@@ -95,6 +96,15 @@ export class Source {
 
   get peerConnected(): boolean {
     return this.#connected
+  }
+
+  /** When the newest copy cycle or synchronization took its snapshot; null: not in this life. */
+  get lastCaptureMonotonicMs(): number | null {
+    return this.#lastCaptureMonotonicMs
+  }
+
+  markCapture(monotonicMs: number): void {
+    this.#lastCaptureMonotonicMs = monotonicMs
   }
 
   get cycleWanted(): boolean {

@@ -70,8 +70,7 @@ export async function twoHosts(
   const log = options.log ?? silentLog
   const east = testHost({ name: 'east', dir, fabric, vault, log })
   const west = testHost({ name: 'west', dir, fabric, vault, log })
-  await east.start()
-  await west.start()
+  await Promise.all([east.start(), west.start()])
 
   const kit: TwoHosts = {
     fabric,
@@ -149,8 +148,7 @@ export async function twoHosts(
       return { seq: newest.seq }
     },
     async [Symbol.asyncDispose]() {
-      await east.stop()
-      await west.stop()
+      await Promise.all([east.stop(), west.stop()])
       await fabric[Symbol.asyncDispose]()
       rmSync(dir, { recursive: true, force: true })
     },

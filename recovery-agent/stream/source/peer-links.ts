@@ -30,10 +30,13 @@ export interface PeerLinksOptions {
   readonly limits?: Partial<ChannelLimits> | undefined
 }
 
+interface Lease {
+  readonly address: PeerAddress
+}
+
 interface Entry {
   readonly link: PeerLink
-  /** The newest lease last. VMs may know different addresses of one agent; the newest is tried first. */
-  leases: readonly { readonly address: PeerAddress }[]
+  readonly leases: Set<Lease>
   readonly controller: AbortController
   readonly done: Promise<void>
 }
@@ -42,15 +45,15 @@ export function createPeerLinks(options: PeerLinksOptions): PeerLinks {
   const entries = new Map<ServerId, Entry>()
   const ending = new Set<Promise<void>>()
 
-  function openEntry(serverId: ServerId): Entry {
+  function openEntry(serverId: ServerId, leases: Set<Lease>): Entry {
     const { clock, rng, backoff } = options
     const log = options.log.with({ link: serverId })
     const link = new PeerLink({ clock, log })
     const controller = new AbortController()
     const { signal } = controller
-    const entry: Entry = {
+    return {
       link,
-      leases: [],
+      leases,
       controller,
       done: keepConnected({
         clock,
@@ -59,11 +62,10 @@ export function createPeerLinks(options: PeerLinksOptions): PeerLinks {
         signal,
         backoff,
         dial: (dialSignal) =>
-          dialAny(addressesOf(entry), (address) => dialPeer(options, address, dialSignal)),
+          dialAny(addressesOf(leases), (address) => dialPeer(options, address, dialSignal)),
         onChannel: (channel) => link.serve(channel),
       }),
     }
-    return entry
   }
 
   function close(serverId: ServerId, entry: Entry): void {
@@ -75,15 +77,16 @@ export function createPeerLinks(options: PeerLinksOptions): PeerLinks {
 
   return {
     acquire(address) {
-      const entry = entries.get(address.serverId) ?? openEntry(address.serverId)
-      entries.set(address.serverId, entry)
       const lease = { address }
-      entry.leases = [...entry.leases, lease]
+      // Dialling begins at once, so the first lease is there before the link.
+      const entry = entries.get(address.serverId) ?? openEntry(address.serverId, new Set([lease]))
+      entries.set(address.serverId, entry)
+      entry.leases.add(lease)
       return {
         link: entry.link,
         release() {
-          entry.leases = entry.leases.filter((other) => other !== lease)
-          if (entry.leases.length === 0) close(address.serverId, entry)
+          entry.leases.delete(lease)
+          if (entry.leases.size === 0) close(address.serverId, entry)
         },
       }
     },
@@ -94,9 +97,10 @@ export function createPeerLinks(options: PeerLinksOptions): PeerLinks {
   }
 }
 
-function addressesOf({ leases }: Entry): readonly PeerAddress[] {
+/** VMs may know different addresses of one agent, of which some are old: the one learned last is tried first. */
+function addressesOf(leases: ReadonlySet<Lease>): readonly PeerAddress[] {
   const distinct = new Map<string, PeerAddress>()
-  for (const { address } of leases.toReversed()) {
+  for (const { address } of [...leases].toReversed()) {
     const key = JSON.stringify([address.host, address.port, address.certificatePem])
     if (!distinct.has(key)) distinct.set(key, address)
   }

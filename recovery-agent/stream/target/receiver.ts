@@ -9,6 +9,8 @@
  * OpenReplica starts the next one. Messages are handled one at a time under the VM's lock, which the commands that
  * fence, adopt or remove the replica take too: when those return, nothing older is being written (I5).
  */
+
+import type { RemoteReplicaStore } from '#recovery-agent/replica/remote.ts'
 import { assertNever } from '#shared/assert.ts'
 import type { Message } from '#shared/channel/message.ts'
 import type { Channel } from '#shared/channel/port.ts'
@@ -31,11 +33,10 @@ import {
   type TreeQueryRequest,
 } from './parse.ts'
 import { Receiving } from './receiving.ts'
-import type { RemoteStore } from './remote-store.ts'
 
 export interface ReceiverContext {
   readonly self: { readonly serverId: ServerId; readonly vaultPublicKey: Uint8Array }
-  readonly store: RemoteStore
+  readonly store: RemoteReplicaStore
   readonly locks: KeyedLocks<VmId>
   readonly clock: Clock
   readonly log: Logger
@@ -267,8 +268,9 @@ export class Receiver {
     }
     crashPoint('target:sealed-before-ack')
     this.#log.info('point sealed', { epoch, seq })
-    onSealed(vmId)
+    // The source first: pruning may take a while and runs under the same lock.
     this.#answer({ kind: 'pointAck', body: { vmId, epoch, seq } })
+    onSealed(vmId)
   }
 
   async #syncWhenIdle(): Promise<void> {

@@ -1,11 +1,11 @@
 import type { DeltaHeader, DiskProgress, SealOutcome, SignedManifest } from '#recovery-agent/replica/port.ts'
+import type { RemoteDeltaWriter } from '#recovery-agent/replica/remote.ts'
 import { BLOCK_BYTES } from '#shared/blocks/block.ts'
 import type { Bodies } from '#shared/channel/message.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { DiskId } from '#shared/ids.ts'
 import { limits } from '../../limits.ts'
 import { decodeBatch } from './decode-batch.ts'
-import type { RemoteDeltaWriter } from './remote-store.ts'
 
 export interface Durable {
   readonly disks: readonly DiskProgress[]
