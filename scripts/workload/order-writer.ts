@@ -71,7 +71,7 @@ async function main(): Promise<void> {
   let n = found.n1
   while (!stopping) {
     n++
-    for (let i = 0; i < config['payload-blocks']; i++) writePayload({ disks, rng, content, n })
+    for (let i = 0; i < config['payload-blocks']; i++) writePayload({ disks, rng, content })
     writeOrder(disks, n)
     if (Date.now() - beatAtMs >= HEARTBEAT_MS || Date.now() < beatAtMs) {
       beatAtMs = Date.now()
@@ -97,12 +97,7 @@ function writeOrder(disks: readonly Disk[], n: number): void {
   }
 }
 
-function writePayload(request: {
-  disks: readonly Disk[]
-  rng: Rng
-  content: ContentSource
-  n: number
-}): void {
+function writePayload(request: { disks: readonly Disk[]; rng: Rng; content: ContentSource }): void {
   const { disks, rng, content } = request
   const disk = disks[intBelow(rng, disks.length)]
   if (!disk || disk.payloadBlocks === 0) return

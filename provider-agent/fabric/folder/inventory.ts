@@ -19,7 +19,7 @@ import type { ProcessTable } from '#shared/folder/process-table.ts'
 import { disksOf, readRun } from '#shared/folder/vm-file.ts'
 import type { FabricInventory } from '../port.ts'
 import { freeDiskBytes, type HostCapacity } from './capacity.ts'
-import { observeVm } from './observe.ts'
+import { networksOf, observeVm } from './observe.ts'
 
 export interface InventoryContext {
   readonly root: string
@@ -45,13 +45,12 @@ export async function takeInventory(context: InventoryContext): Promise<FabricIn
     })),
     hosts: hosts.map((host) => {
       const file = readHost(root, host)
-      const known = fabric.networks.map((network) => network.name)
       return {
         name: host,
         memoryBytes: file.memoryBytes ?? machine.memoryBytes,
         cpuCount: file.cpuCount ?? machine.cpuCount,
         freeDiskBytes: freeDiskBytes(hostDir(root, host)),
-        networks: file.networks ? known.filter((name) => file.networks?.includes(name)) : known,
+        networks: networksOf(root, host),
         classifications: file.classifications ?? fabric.classifications.map(({ name }) => name),
       }
     }),
