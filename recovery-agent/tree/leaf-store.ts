@@ -78,8 +78,8 @@ export class PendingTree {
   readonly #changed = new Map<number, Buffer>()
   #lastIndex = -1
   #lastGroup: Buffer = ZERO_GROUP
-  /** Groups from here on are past the end of the disk. */
-  #groupCount = Number.POSITIVE_INFINITY
+  /** Stored groups from here on were cut off: the disk was shorter than that at some time since the last flush. */
+  #storedGroups = Number.POSITIVE_INFINITY
 
   constructor(store: LeafStore, tree: string) {
     this.#store = store
@@ -95,7 +95,7 @@ export class PendingTree {
   group(groupIndex: number): Buffer {
     const changed = this.#changed.get(groupIndex)
     if (changed) return changed
-    if (groupIndex >= this.#groupCount) return ZERO_GROUP
+    if (groupIndex >= this.#storedGroups) return ZERO_GROUP
     if (this.#lastIndex !== groupIndex) {
       this.#lastGroup = this.#store.group(this.#tree, groupIndex)
       this.#lastIndex = groupIndex
@@ -127,16 +127,17 @@ export class PendingTree {
         this.#changed.set(lastGroup, trimmed)
       }
     }
-    this.#groupCount = groupCountOf(sizeBytes)
+    const groupCount = groupCountOf(sizeBytes)
+    this.#storedGroups = Math.min(this.#storedGroups, groupCount)
     for (const groupIndex of [...this.#changed.keys()]) {
-      if (groupIndex >= this.#groupCount) this.#changed.delete(groupIndex)
+      if (groupIndex >= groupCount) this.#changed.delete(groupIndex)
     }
   }
 
   /** Level-1 nodes of `count` groups from `first` on, changes included. */
   nodes(first: number, count: number): Buffer {
     const hashes = Buffer.alloc(count * HASH_BYTES)
-    const stored = Math.min(count, Math.max(0, this.#groupCount - first))
+    const stored = Math.min(count, Math.max(0, this.#storedGroups - first))
     if (stored > 0) this.#store.groupHashes(this.#tree, stored, first).copy(hashes)
     if (this.#changed.size < count) {
       for (const [groupIndex, leaves] of this.#changed) {
@@ -163,9 +164,10 @@ export class PendingTree {
 
   /** Stores the changes, inside the caller's transaction. */
   flush(): void {
+    if (Number.isFinite(this.#storedGroups)) this.#store.truncate(this.#tree, this.#storedGroups)
     for (const [groupIndex, leaves] of this.#changed) this.#store.putGroup(this.#tree, groupIndex, leaves)
-    if (Number.isFinite(this.#groupCount)) this.#store.truncate(this.#tree, this.#groupCount)
     this.#changed.clear()
+    this.#storedGroups = Number.POSITIVE_INFINITY
     this.#lastIndex = -1
   }
 }
