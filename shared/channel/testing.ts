@@ -35,7 +35,7 @@ export function testVault(name = 'vault-a'): TestVault {
     revoked,
     server(serverName, kind = 'agent', changes = {}) {
       const own = generateKeys()
-      const issuedAtMs = Date.now()
+      const issuedAtMs = systemClock.now()
       const membership: Membership = {
         vaultId: id,
         serverId: serverId.parse(serverName),
