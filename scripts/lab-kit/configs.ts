@@ -45,7 +45,7 @@ export function writeConfigs(layout: LabLayout, ports: LabPorts): void {
       name: site.vmmServer,
       dataDir: 'data',
       fabric: { driver: 'folder', root: layout.fabricRoot(site.name) },
-      reconnectMinMs: labBackoffMs,
+      reconnect: { minMs: labBackoffMs, maxMs: 2_000 },
       log: { dir: 'log' },
     })
     for (const host of site.hosts) {
@@ -54,7 +54,7 @@ export function writeConfigs(layout: LabLayout, ports: LabPorts): void {
         dataDir: 'data',
         hypervisor: { driver: 'folder', root: layout.fabricRoot(site.name), host },
         listen: { host: '127.0.0.1', port: ports.agents[host] },
-        reconnectMinMs: labBackoffMs,
+        reconnect: { minMs: labBackoffMs, maxMs: 2_000 },
         log: { dir: 'log' },
       })
     }

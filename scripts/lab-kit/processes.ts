@@ -30,6 +30,8 @@ export function isRunning({ pid, startTicks }: LabProcess): boolean {
 /** Starts a daemon that outlives this command. What it prints before its own log opens goes to `<dir>/start.log`. */
 export function startDaemon(request: {
   name: string
+  /** The program, a TypeScript file run by this Node. */
+  entry: string
   args: readonly string[]
   dir: string
   env?: Readonly<Record<string, string>>
@@ -37,7 +39,7 @@ export function startDaemon(request: {
   const out = openSync(join(request.dir, 'start.log'), 'a')
   let child: ChildProcess
   try {
-    child = spawn(process.execPath, [hotsiteEntry, ...request.args], {
+    child = spawn(process.execPath, [request.entry, ...request.args], {
       cwd: request.dir,
       detached: true,
       stdio: ['ignore', out, out],

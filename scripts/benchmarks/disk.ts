@@ -1,0 +1,67 @@
+/** The work: a raw disk with a real file system of real files, and a change to it that no tool is told of. */
+import { execFileSync } from 'node:child_process'
+import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, rmSync, statSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { BLOCK_BYTES } from '#shared/blocks/block.ts'
+import { intBelow, type Rng } from '#shared/rng.ts'
+import { openContent } from '../workload/content.ts'
+
+/** Where real files are found on any Linux. */
+const sources = ['/usr/lib', '/usr/share', '/usr/bin']
+
+/** ext4 from about half the disk's size of files below /usr, chosen in order of name; the rest is a hole. */
+export function makeRealDisk(path: string, sizeBytes: number): void {
+  const staging = `${path}.files`
+  mkdirSync(staging)
+  try {
+    let roomBytes = sizeBytes / 2
+    for (const source of sources) {
+      for (const name of readdirSync(source)) {
+        const from = join(source, name)
+        const bytes = treeBytes(from)
+        if (bytes > roomBytes) continue
+        execFileSync('cp', [
+          '-r',
+          '--no-dereference',
+          '--preserve=mode',
+          from,
+          join(staging, `${source.replaceAll('/', '_')}_${name}`),
+        ])
+        roomBytes -= bytes
+      }
+    }
+    execFileSync('mke2fs', [
+      '-q',
+      '-t',
+      'ext4',
+      '-E',
+      'lazy_itable_init=0',
+      '-d',
+      staging,
+      path,
+      `${Math.floor(sizeBytes / 1024)}k`,
+    ])
+  } finally {
+    rmSync(staging, { recursive: true, force: true })
+  }
+}
+
+function treeBytes(path: string): number {
+  return Number(execFileSync('du', ['-sb', '--', path], { encoding: 'utf8' }).split('\t')[0])
+}
+
+/** Rewrites `blockCount` random blocks, half like logs, half incompressible; answers the bytes written. */
+export function rewriteBlocks(path: string, blockCount: number, rng: Rng): number {
+  const blocks = Math.floor(statSync(path).size / BLOCK_BYTES)
+  const content = openContent(rng)
+  const chosen = new Set<number>()
+  while (chosen.size < blockCount) chosen.add(intBelow(rng, blocks))
+  const fd = openSync(path, 'r+')
+  try {
+    for (const index of chosen) writeSync(fd, content.take(BLOCK_BYTES), 0, BLOCK_BYTES, index * BLOCK_BYTES)
+    fsyncSync(fd)
+  } finally {
+    closeSync(fd)
+  }
+  return chosen.size * BLOCK_BYTES
+}
