@@ -124,6 +124,18 @@ describe('the epoch (I5)', () => {
     await hosts.compareNewest()
   })
 
+  test('raised while the source was away: it learns so at its return and sends nothing', async () => {
+    await using hosts = await twoHosts()
+    await hosts.protect()
+    await firstPoint(hosts)
+    await hosts.east.stop()
+    await hosts.west.agent.handlers['replica.fence']({ vmId: VM, epoch: 2 }, never)
+    hosts.write(0, 0, 1, 7)
+    await hosts.east.start()
+    await until('it is fenced', () => hosts.east.report().activity === 'fenced')
+    expect(hosts.east.report().error?.code).toBe('epoch-stale')
+  })
+
   test('an order of an older epoch than the fence is refused', async () => {
     await using hosts = await twoHosts()
     await hosts.east.agent.handlers['replication.fence']({ vmId: VM, epoch: 5 }, never)

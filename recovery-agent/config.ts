@@ -21,7 +21,7 @@ const hypervisor = z.discriminatedUnion('driver', [
 const agentConfigSchema = z.strictObject({
   name: z.string().min(1),
   dataDir: z.string(),
-  /** Where replicas go; by default below dataDir. */
+  /** Where replicas/ and overlays/ go; dataDir if absent. */
   replicaDir: z.string().optional(),
   hypervisor,
   listen: endpoint.default({ host: '0.0.0.0', port: DEFAULT_LISTEN_PORT }),
@@ -50,7 +50,7 @@ export function loadAgentConfig(path: string): AgentConfig {
 export function resolveAgentConfig(config: z.input<typeof agentConfigSchema>, path: string): AgentConfig {
   const parsed = agentConfigSchema.parse(config)
   const dataDir = resolveFrom(path, parsed.dataDir)
-  const replicaDir = parsed.replicaDir ? resolveFrom(path, parsed.replicaDir) : resolve(dataDir, 'replicas')
+  const replicaDir = parsed.replicaDir ? resolveFrom(path, parsed.replicaDir) : dataDir
   const { dir } = parsed.log
   return {
     ...parsed,

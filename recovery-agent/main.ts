@@ -14,7 +14,7 @@ export async function runAgent(configPath: string, signal: AbortSignal): Promise
   const config = loadAgentConfig(configPath)
   const identity = loadIdentity(config.dataDir)
   await using log = openLog('agent', config.log)
-  await using _agent = await startAgent({
+  await using agent = await startAgent({
     config,
     identity,
     clock: systemClock,
@@ -22,6 +22,10 @@ export async function runAgent(configPath: string, signal: AbortSignal): Promise
     log,
     crashPoint: crashPointFromEnv(process.env),
   })
-  if (signal.aborted) return
-  await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+  const stopped = new Promise<undefined>((resolve) => {
+    if (signal.aborted) resolve(undefined)
+    else signal.addEventListener('abort', () => resolve(undefined), { once: true })
+  })
+  const broken = await Promise.race([stopped, agent.broken])
+  if (broken) throw broken
 }

@@ -13,5 +13,13 @@ export interface Clock {
 export const systemClock: Clock = {
   now: () => Date.now(),
   monotonicMs: () => performance.now(),
-  sleep: (ms, signal) => sleepFor(ms, undefined, signal ? { signal } : {}),
+  async sleep(ms, signal) {
+    try {
+      await sleepFor(ms, undefined, signal ? { signal } : {})
+    } catch (error) {
+      // Node rejects with an AbortError of its own; who waits wants to know why.
+      signal?.throwIfAborted()
+      throw error
+    }
+  },
 }

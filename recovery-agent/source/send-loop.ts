@@ -267,7 +267,7 @@ function makeTransfer(work: Work, deadlineMs: number | null, onSent: (bytes: num
     conversation,
     turns: link.turns,
     deadlineMs,
-    signal: stop,
+    signal: AbortSignal.any([stop, conversation.signal]),
     onSent,
     async throttle(bytes, signal) {
       // Read anew each time: a policy that changes is in force with the next batch.

@@ -1,4 +1,4 @@
-import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import { errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { VmId } from '#shared/ids.ts'
 import { KeyedLocks } from '#shared/keyed-locks.ts'
 import type { CommandRequest, ResyncCause } from '#shared/messages/commands.ts'
@@ -27,15 +27,22 @@ export class Sources implements AsyncDisposable {
 
   /** Takes up what state.db says, without the coordinator. */
   async resumeAll(): Promise<void> {
-    const { state, engine } = this.#deps
+    const { state, engine, log, raise } = this.#deps
     const records = state.sources()
     for (const known of await engine.states()) {
       if (!records.some(({ vmId }) => vmId === known.vmId)) await engine.forget(known.vmId)
     }
     for (const record of records) {
       const { vmId, fabricVmId, epoch } = record
-      await engine.add({ vmId, fabricVmId, epoch }, 'buffer-lost')
-      await this.#run(record)
+      try {
+        await engine.add({ vmId, fabricVmId, epoch }, 'buffer-lost')
+        await this.#run(record)
+      } catch (error) {
+        // The other VMs of this host must not stay unprotected because of one.
+        const { code, message } = errorDocument(error)
+        log.error('a VM cannot be taken up again', { vmId, error })
+        raise({ severity: 'critical', code, message: `VM ${vmId} is not replicated: ${message}`, vmId })
+      }
     }
   }
 
@@ -51,10 +58,11 @@ export class Sources implements AsyncDisposable {
       if (known && sameRun) return await this.#renew(known, order, cause)
       await this.#end(order.vmId)
       const { vmId, fabricVmId, epoch } = order
-      await this.#deps.engine.add({ vmId, fabricVmId, epoch }, cause)
       const totals = { changedBytes: 0, sentBytes: 0, cycles: 0 }
       const record: SourceRecord = { ...order, paused: false, lastCycle: null, totals }
+      // The order first: a crash between the two leaves a buffer that is behind, which resumeAll() brings up.
       this.#deps.state.saveSource(record)
+      await this.#deps.engine.add({ vmId, fabricVmId, epoch }, cause)
       await this.#run(record)
     })
   }
@@ -122,6 +130,7 @@ export class Sources implements AsyncDisposable {
     for (const { controller } of this.#running.values()) controller.abort(new Error('the agent stops'))
     await Promise.all([...this.#running.values()].map(({ done }) => done))
     this.#running.clear()
+    await this.#deps.links[Symbol.asyncDispose]()
   }
 
   async #renew(

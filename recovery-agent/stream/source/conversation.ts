@@ -113,13 +113,15 @@ export class Conversation {
     }
   }
 
-  /** Waits until `bytes` of payload fit the window; a batch larger than the window goes alone. */
+  /**
+   * Waits until `bytes` of payload fit the window; a batch larger than the window goes alone. `signal` must end with
+   * this conversation.
+   */
   async takeCredit(bytes: number, signal: AbortSignal): Promise<void> {
-    const either = AbortSignal.any([signal, this.signal])
     while (this.#availableBytes < bytes && this.#availableBytes < this.#windowBytes) {
-      await this.#credited.next(either)
+      await this.#credited.next(signal)
     }
-    either.throwIfAborted()
+    signal.throwIfAborted()
     this.#availableBytes -= bytes
   }
 

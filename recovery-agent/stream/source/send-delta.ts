@@ -14,6 +14,7 @@ export interface Transfer {
   /** Waits until the policy's throttle lets `bytes` pass. */
   readonly throttle: (bytes: number, signal: AbortSignal) => Promise<void>
   readonly onSent: (payloadBytes: number) => void
+  /** Ends with the attempt or with the conversation, whichever is first. */
   readonly signal: AbortSignal
 }
 
@@ -64,11 +65,10 @@ export async function sendBatch(
   stored: StoredBatch,
 ): Promise<void> {
   const { vmId } = conversation
-  const stop = AbortSignal.any([signal, conversation.signal])
   const { payload } = stored
-  await conversation.takeCredit(payload.length, stop)
-  await throttle(payload.length, stop)
-  await turns.take({ vmId, deadlineMs }, stop, () =>
+  await conversation.takeCredit(payload.length, signal)
+  await throttle(payload.length, signal)
+  await turns.take({ vmId, deadlineMs }, signal, () =>
     conversation.send({
       kind: 'blocks',
       body: {

@@ -1,0 +1,54 @@
+import type { ReportOutbox } from '#shared/agent-link/report-outbox.ts'
+import type { AgentOptions } from './agent.ts'
+import type { RaiseEvent } from './events.ts'
+import { createPruner, type Pruner } from './pruner.ts'
+import type { RemoteReplicaStore } from './replica/remote.ts'
+import { createReplicaReports, type ReplicaReports } from './replica-reports.ts'
+import { createReplicaServer, type ReplicaServer } from './stream/target/replica-server.ts'
+
+export interface Target {
+  readonly server: ReplicaServer
+  readonly reports: ReplicaReports
+  readonly pruner: Pruner
+}
+
+/** The side of the agent that holds replicas: receiving, pruning, reporting. */
+export async function startTarget({
+  identity,
+  clock,
+  log,
+  crashPoint,
+  store,
+  outbox,
+  raise,
+}: AgentOptions & {
+  readonly store: RemoteReplicaStore
+  readonly outbox: ReportOutbox
+  readonly raise: RaiseEvent
+}): Promise<Target> {
+  const reports = createReplicaReports({ store, outbox, clock, log })
+  const server = createReplicaServer({
+    self: { serverId: identity.serverId, vaultPublicKey: identity.vaultPublicKey },
+    store,
+    clock,
+    log,
+    crashPoint,
+    onSealed(vmId) {
+      void reports.publish(vmId)
+      pruner.due(vmId)
+    },
+    onDiverged: (vmId, seq, diskIds) =>
+      raise({
+        severity: 'warning',
+        code: 'delta-diverged',
+        message: `point ${seq} of VM ${vmId} was refused: the hash of ${diskIds.join(', ')} is not the one signed`,
+        vmId,
+      }),
+  })
+  const pruner = createPruner({ store, server, reports, clock, log })
+  for (const { vmId } of await store.list()) {
+    await reports.publish(vmId)
+    pruner.due(vmId)
+  }
+  return { server, reports, pruner }
+}
