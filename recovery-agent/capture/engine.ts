@@ -8,6 +8,7 @@ import type { VmId } from '#shared/ids.ts'
 import type { ResyncCause } from '#shared/messages/commands.ts'
 import type { DeltaRow } from '../buffer/delta-rows.ts'
 import type { VmRow } from '../buffer/vm-rows.ts'
+import type { SnapshotRequest } from '../hypervisor/port.ts'
 import { type CycleOutcome, runCaptureCycle } from './capture-cycle.ts'
 import { BufferOverflow } from './delta-writer.ts'
 import type { EngineDeps } from './engine-deps.ts'
@@ -25,6 +26,9 @@ import type {
 } from './port.ts'
 import { SnapshotSync } from './sync-session.ts'
 
+/** After a torn brief snapshot; then the load may be another and a brief one is tried again. */
+const SPARED_CYCLES = 20
+
 /** Thaws what an earlier life left (I11), drops what it left half done, then is ready. */
 export async function createCaptureEngine(deps: EngineDeps): Promise<CaptureEngine> {
   ensureLimits(deps.limits)
@@ -39,6 +43,8 @@ class BufferedCapture implements CaptureEngine {
   readonly #captures = new Lane()
   readonly #collections = new Lane()
   readonly #syncs = new Map<VmId, SnapshotSync>()
+  /** Copy cycles for which a VM is spared a brief snapshot, because one was torn. */
+  readonly #sparedCycles = new Map<VmId, number>()
   #writingDelta: number | null = null
 
   constructor(deps: EngineDeps) {
@@ -72,6 +78,7 @@ class BufferedCapture implements CaptureEngine {
   async forget(vmId: VmId): Promise<void> {
     await this.#syncs.get(vmId)?.[Symbol.asyncDispose]()
     const { buffer } = this.#deps
+    this.#sparedCycles.delete(vmId)
     buffer.atomically(() => buffer.vms.remove(vmId))
     await this.collectGarbage()
   }
@@ -197,14 +204,23 @@ class BufferedCapture implements CaptureEngine {
     const onWriting = (delta: number) => {
       this.#writingDelta = delta
     }
-    for (const hold of ['brief', 'long'] as const) {
+    for (const hold of this.#holdsFor(vm.vmId)) {
       const outcome = await runCaptureCycle(this.#deps, { vm, compress, hold, onWriting })
       if (outcome.kind !== 'torn') return this.#outcomeOf(vm.vmId, outcome)
       this.#deps.log.warn('snapshot torn', { vmId: vm.vmId, seq: vm.sealedSeq + 1, hold })
+      if (hold === 'brief') this.#sparedCycles.set(vm.vmId, SPARED_CYCLES)
       this.#writingDelta = null
       await this.collectGarbage()
     }
     throw new HotsiteError('snapshot-torn', `no snapshot of VM ${vm.vmId} held until it was read`)
+  }
+
+  /** Standing still for the watchdog's whole time, only to be let go unread, would hurt the guest in every cycle (I11). */
+  #holdsFor(vmId: VmId): readonly SnapshotRequest['hold'][] {
+    const spared = this.#sparedCycles.get(vmId) ?? 0
+    if (spared === 0) return ['brief', 'long']
+    this.#sparedCycles.set(vmId, spared - 1)
+    return ['long', 'long']
   }
 
   #outcomeOf(vmId: VmId, outcome: Exclude<CycleOutcome, { kind: 'torn' }>): CaptureOutcome {

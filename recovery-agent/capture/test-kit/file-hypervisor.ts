@@ -25,7 +25,7 @@ export class FileHypervisor implements HostHypervisor {
   readonly holds: SnapshotRequest['hold'][] = []
   readonly #dir: string
   readonly #dataMap = openDataMap()
-  /** Written since the last release, for the tracked mode. */
+  /** Written since `clearTracked`, for the tracked mode. */
   readonly #tracked = new Map<DiskId, Extent[]>()
   /** Blocks given back to the file system, as far as readers can tell. */
   readonly #discarded = new Map<DiskId, Set<number>>()
@@ -80,6 +80,11 @@ export class FileHypervisor implements HostHypervisor {
     const discarded = this.#discarded.get(disk.diskId) ?? new Set()
     for (let block = firstBlock; block < end; block++) discarded.add(block)
     this.#discarded.set(disk.diskId, discarded)
+  }
+
+  /** The target holds everything: the tracker starts anew. */
+  clearTracked(): void {
+    this.#tracked.clear()
   }
 
   content(disk: FileDisk): Buffer {
