@@ -1,4 +1,3 @@
-import { join } from 'node:path'
 import { pathsIn } from '#recovery-agent/replica/names.ts'
 import { diskId, fabricVmId, serverId, vmId } from '#shared/ids.ts'
 import { replicationPolicy } from '#shared/messages/policy.ts'
@@ -66,7 +65,7 @@ export class HotsiteRun {
 
   async newestLayer(): Promise<string> {
     const seq = await this.#pair.source.ackedSeq(this.#vm)
-    return pathsIn(join(this.#pair.target.dir, 'replicas')).layer(
+    return pathsIn(this.#pair.target.dir).layer(
       vmId.parse(this.#vm),
       diskId.parse('disk0'),
       { epoch, seq },

@@ -140,8 +140,8 @@ export class Tour {
   }
 
   async #moveByPlan(from: string, to: string): Promise<void> {
-    await this.#collectTotals()
     const job = await this.#job('failover', 'planned', guestName)
+    await this.#collectTotals()
     this.#found.failoverMs = Math.max(this.#found.failoverMs, durationMs(job))
     const source = findGuest(this.#lab.layout, from, guestName)
     const target = findGuest(this.#lab.layout, to, guestName)

@@ -41,6 +41,7 @@ export const vmFile = z.strictObject({
   operatingSystem: z.string().default(''),
   memoryBytes: z.int().nonnegative().default(0),
   cpuCount: z.int().positive().default(1),
+  /** A replica has none until it is failed over to. */
   disks: z
     .array(
       z.strictObject({
@@ -51,7 +52,6 @@ export const vmFile = z.strictObject({
         boot: z.boolean().default(false),
       }),
     )
-    .min(1)
     .refine((disks) => new Set(disks.map((disk) => disk.id)).size === disks.length, 'two disks share an id'),
   nics: z.array(nicSpec).default([]),
   classification: z.string().nullable().default(null),
