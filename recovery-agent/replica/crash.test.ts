@@ -4,6 +4,7 @@ import { type CrashPoint, noCrash } from '#shared/crash-point.ts'
 import { silentLog } from '#shared/log.ts'
 import { seededRng } from '#shared/rng.ts'
 import { hasTool } from '#shared/testing/tools.ts'
+import { replicaCrashPoints } from './crash-points.ts'
 import { openReplicaStore } from './store.ts'
 import { lifeOf } from './testing/life.ts'
 import { type LosingFiles, losingFiles } from './testing/losing-files.ts'
@@ -55,6 +56,12 @@ const cases = [...counts].map(([name, count], i) => ({
   name,
   nth: 1 + ((seededRng(seed + i).next() * count) | 0),
 }))
+
+it('a life passes every named point but those of retire.test.ts', () => {
+  const elsewhere = /adopt|commit-recorded|remove-marked|remove-files-removed/
+  const expected = replicaCrashPoints.filter((name) => !elsewhere.test(name))
+  expect([...counts.keys()].sort()).toEqual([...expected].sort())
+})
 
 describe.skipIf(!hasTool('qemu-img'))(
   `a replica store that dies at a named point and loses what was not synced, seed ${seed}`,

@@ -7,7 +7,6 @@ import { ENTRIES_PER_CLUSTER, encodeL2, encodeReferences } from './tables.ts'
 /** Between any two of these the process may die; the merge is then run again from the start. */
 export const mergeSteps = [
   'data-written',
-  'data-synced',
   'refcounts-written',
   'refcounts-synced',
   'l2-written',
@@ -21,17 +20,14 @@ export type MergeStep = (typeof mergeSteps)[number]
 
 /**
  * Writes the blocks of `upper` into the file of `lower`, which afterwards reads like both, with the upper one's size.
- * Data, refcounts, L2, L1 and header, released refcounts: each is on stable storage before the next begins, so a table
- * never points to what is not there, and a cluster in use never looks free.
+ * Data and refcounts, L2, L1 and header, released refcounts: each is on stable storage before the next begins, so a
+ * table never points to what is not there, and a cluster in use never looks free.
  */
 export function mergeInto(lower: Layer, upper: Layer, step: (step: MergeStep) => void = () => {}): void {
   const plan = planMerge(lower, upper)
   const { file } = lower
   copyData(lower, upper, plan)
   step('data-written')
-  file.sync()
-  step('data-synced')
-
   writeRefcounts(lower, plan, 'during')
   step('refcounts-written')
   file.sync()
