@@ -55,7 +55,13 @@ export interface TwoHosts extends AsyncDisposable {
 }
 
 export async function twoHosts(
-  options: { diskBytes?: readonly number[]; command?: readonly string[]; log?: Logger } = {},
+  options: {
+    diskBytes?: readonly number[]
+    command?: readonly string[]
+    log?: Logger
+    /** In force for every start of the eastern agent. */
+    eastOverrides?: AgentOverrides
+  } = {},
 ): Promise<TwoHosts> {
   const dir = mkdtempSync(join(tmpdir(), 'hotsite-agents-'))
   const fabric = makeTestFabric()
@@ -68,8 +74,8 @@ export async function twoHosts(
   })
   fabric.addHost('west')
   const log = options.log ?? silentLog
-  const east = testHost({ name: 'east', dir, fabric, vault, log })
-  const west = testHost({ name: 'west', dir, fabric, vault, log })
+  const east = testHost({ name: 'east', dir, fabric, vault, log, always: options.eastOverrides ?? {} })
+  const west = testHost({ name: 'west', dir, fabric, vault, log, always: {} })
   await Promise.all([east.start(), west.start()])
 
   const kit: TwoHosts = {
@@ -197,9 +203,10 @@ interface HostOptions {
   readonly fabric: TestFabric
   readonly vault: TestVault
   readonly log: Logger
+  readonly always: AgentOverrides
 }
 
-function testHost({ name, dir, fabric, vault, log }: HostOptions): TestHost {
+function testHost({ name, dir, fabric, vault, log, always }: HostOptions): TestHost {
   const id = serverId.parse(`agent-${name}`)
   const identity = identityOf(vault, vault.server(id, 'agent'), id)
   let agent: Agent | undefined
@@ -228,7 +235,7 @@ function testHost({ name, dir, fabric, vault, log }: HostOptions): TestHost {
         rng: systemRng,
         log: log.with({ host: name }),
         crashPoint,
-        ...(overrides ? { overrides } : {}),
+        overrides: { ...always, ...overrides },
       })
       // The same port after a restart, as a daemon with a configured one.
       port = agent.listen.port

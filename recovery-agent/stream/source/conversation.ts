@@ -77,9 +77,9 @@ export class Conversation {
     return this.#lastRequestId
   }
 
-  send(message: Message): Promise<void> {
+  async send(message: Message): Promise<void> {
     this.signal.throwIfAborted()
-    return this.#sendOnChannel(message)
+    await this.#sendOnChannel(message)
   }
 
   /** Sends and waits for the first reply of one of `kinds` that `matches`. */

@@ -184,8 +184,12 @@ export class Receiver {
     this.#state = { kind: 'open', epoch }
     const replica = await store.get(vmId)
     if (!replica) throw new HotsiteError('replica-unknown', `there is no replica of VM ${vmId} here`)
-    if (replica.epoch !== epoch || header.epoch !== epoch) {
-      throw staleEpoch(vmId, header.epoch, replica.epoch)
+    if (replica.epoch !== epoch) throw staleEpoch(vmId, epoch, replica.epoch)
+    if (header.epoch !== epoch) {
+      throw new HotsiteError(
+        'stream-out-of-order',
+        `a delta of epoch ${header.epoch} on one of epoch ${epoch}`,
+      )
     }
     if (header.seq <= replica.newestSeq && (await this.#hasPointOf(epoch))) {
       // The point exists, its acknowledgement was lost (I4).

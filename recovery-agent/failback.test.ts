@@ -1,0 +1,71 @@
+import { randomBytes } from 'node:crypto'
+import { closeSync, openSync, writeSync } from 'node:fs'
+import { expect, test } from 'vitest'
+import { overlayId } from '#shared/ids.ts'
+import { replicationPolicy } from '#shared/messages/policy.ts'
+import { compareImages, diskPath, twoHosts, until, VM } from './testing/two-hosts.ts'
+
+const never = new AbortController().signal
+
+test('failover and reverse replication: the old disks are the base, only what differs travels (I5, I7)', async () => {
+  await using hosts = await twoHosts({ diskBytes: [32 << 20] })
+  const { east, west, vm, fabric } = hosts
+  hosts.write(0, 0, 400, 1)
+  await hosts.protect()
+  await until('the first point', () => east.report().ackedSeq >= 1)
+  const final = await east.agent.handlers['replication.finalDelta']({ vmId: VM }, never)
+
+  // Planned failover: the VM runs on an overlay in the west and changes there.
+  const { newest } = await west.agent.handlers['replica.fence']({ vmId: VM, epoch: 2 }, never)
+  expect(newest).toEqual(final.point)
+  await east.agent.handlers['replication.fence']({ vmId: VM, epoch: 2 }, never)
+  const overlay = overlayId.parse('failover-1')
+  const made = await west.agent.handlers['overlay.create'](
+    { vmId: VM, overlayId: overlay, point: null, purpose: 'failover' },
+    never,
+  )
+  expect(made.point).toEqual(final.point)
+  const [overlayDisk] = made.disks
+  if (!overlayDisk) throw new Error('no disk')
+  const failedOver = fabric.addVm({
+    host: 'west',
+    name: 'vm-west',
+    diskBytes: [],
+    file: { disks: [{ id: overlayDisk.diskId, name: 'disk', file: overlayDisk.path, boot: true }] },
+  })
+  writeThrough(overlayDisk.path, 100, 12)
+  await west.agent.handlers['replica.commit']({ vmId: VM, overlayId: overlay }, never)
+
+  // Reverse replication.
+  const policy = replicationPolicy.parse({ copyFrequencySeconds: 900, compression: false })
+  const adopt = { vmId: VM, epoch: 3, fabricVmId: vm.file.id, sourceServerId: west.serverId, policy }
+  await east.agent.handlers['replica.adopt'](adopt, never)
+  await east.agent.handlers['replica.adopt'](adopt, never)
+  expect(() => east.report()).toThrow('does not replicate')
+  await west.agent.handlers['replication.start'](
+    {
+      vmId: VM,
+      epoch: 3,
+      fabricVmId: failedOver.file.id,
+      target: hosts.addressOf(east),
+      ticket: hosts.ticket({ epoch: 3, source: west.serverId, target: east.serverId }),
+      policy,
+      cause: 'reversed',
+    },
+    never,
+  )
+  await until('the first point in the east', () => west.report().activity === 'replicating')
+  expect(west.report().totals).toMatchObject({ changedBytes: 12 * 65_536 })
+  const [point] = await east.agent.store.points(VM)
+  if (!point) throw new Error('no point')
+  expect(point.attested).toBe(true)
+  compareImages(await east.agent.store.layerPath(VM, point, overlayDisk.diskId), overlayDisk.path)
+  // The disk of the old primary was only read.
+  expect(diskPath(vm, 0)).not.toBe(overlayDisk.path)
+})
+
+function writeThrough(path: string, firstBlock: number, blocks: number): void {
+  const fd = openSync(path, 'r+')
+  writeSync(fd, randomBytes(blocks * 65_536), 0, blocks * 65_536, firstBlock * 65_536)
+  closeSync(fd)
+}
