@@ -41,13 +41,14 @@ export class ScriptedServer {
   readonly #results = new Map<string, { ok: boolean; json: Buffer }>()
   readonly carriedOut: Given[] = []
   answerTwice = false
-  /** Kinds that are carried out and whose answer is kept back until `release`. */
+  /** Kinds that are carried out and whose first answer is kept back until `release`; a repeat is answered at once. */
   readonly hold = new Set<string>()
   readonly #held: (() => void)[] = []
   #channel: Channel | undefined
   #reportSeq = 0
   readonly #states = new Map<string, { kind: ReportKind; report: unknown }>()
   #stop = new AbortController()
+  #keeping = new AbortController()
 
   constructor(enrolled: Enrolled, script: Script) {
     this.enrolled = enrolled
@@ -76,11 +77,24 @@ export class ScriptedServer {
   }
 
   async disconnect(): Promise<void> {
+    this.#keeping.abort()
     const channel = this.#channel
     this.#channel = undefined
     channel?.close()
     await channel?.closed
     this.#stop.abort()
+  }
+
+  /** Connects again whenever the channel is gone, until `disconnect`. */
+  async keepConnected(dialled: () => Dialled | undefined): Promise<void> {
+    this.#keeping = new AbortController()
+    const { signal } = this.#keeping
+    while (!signal.aborted) {
+      const where = this.#channel ? undefined : dialled()
+      // Refused while the coordinator is down: that is what the next round is for.
+      if (where) await this.connect(where).catch(() => {})
+      await systemClock.sleep(20, signal).catch(() => {})
+    }
   }
 
   /** Kept and sent again after every reconnect, as real agents do. */
@@ -89,6 +103,11 @@ export class ScriptedServer {
     this.#send(kind, report)
   }
 
+  get holding(): number {
+    return this.#held.length
+  }
+
+  /** Answers what was held, late; more is held only if asked again. */
   release(): void {
     this.hold.clear()
     for (const go of this.#held.splice(0)) go()
@@ -113,8 +132,9 @@ export class ScriptedServer {
     const { commandId, kind } = body
     const request: unknown = JSON.parse(Buffer.from(body.json).toString())
     this.received.push({ commandId, kind, request })
-    const result = this.#results.get(commandId) ?? (await this.#carryOut({ commandId, kind, request }))
-    if (this.hold.has(kind)) await new Promise<void>((resolve) => this.#held.push(resolve))
+    const known = this.#results.get(commandId)
+    const result = known ?? (await this.#carryOut({ commandId, kind, request }))
+    if (!known && this.hold.has(kind)) await new Promise<void>((resolve) => this.#held.push(resolve))
     for (let times = this.answerTwice ? 2 : 1; times > 0; times -= 1)
       await channel.send({ kind: 'commandResult', body: { commandId, ...result } }).catch(() => {})
   }
