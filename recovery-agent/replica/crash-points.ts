@@ -9,7 +9,6 @@ export const replicaCrashPoints = [
   'replica.sync-journal-durable',
   'replica.seal-begun',
   'replica.seal-tables-written',
-  'replica.seal-tables-synced',
   'replica.seal-header-written',
   'replica.seal-disk-sealed',
   'replica.seal-disk-renamed',

@@ -10,7 +10,7 @@ import { lifeOf } from './testing/life.ts'
 import { type LosingFiles, losingFiles } from './testing/losing-files.ts'
 import { testVm } from './testing/model-vm.ts'
 import { testFolder } from './testing/test-folder.ts'
-import { verifyPoints } from './testing/truth.ts'
+import { comparePoints, verifyPoints } from './testing/truth.ts'
 
 class Crash extends Error {}
 
@@ -85,7 +85,7 @@ describe.skipIf(!hasTool('qemu-img'))(
           store = openWith(noCrash, files)
           store.recover()
           expect(store.get(testVm)?.newestSeq ?? 0).toBeGreaterThanOrEqual(acked)
-          verifyPoints(store, history, scratch.path)
+          comparePoints(store, history, scratch.path)
           i--
         }
       }

@@ -32,6 +32,15 @@ export class Receiver implements WriterOwner {
         { details: { vmId, epoch: replica.epoch } },
       )
     }
+    if (replica.state === 'committed') {
+      throw new HotsiteError(
+        'replica-not-prepared',
+        `the failover of ${vmId} is final; nothing was prepared since`,
+        {
+          details: { vmId, epoch: replica.epoch },
+        },
+      )
+    }
     const chain = catalog.chain(vmId)
     const newestSeq = newestSeqOf(chain)
     const isRepeat = chain.some(({ epoch, seq }) => epoch === header.epoch && seq === header.seq)

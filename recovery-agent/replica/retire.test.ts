@@ -97,6 +97,9 @@ describe.skipIf(!hasTool('qemu-img'))('the ends and beginnings of a replica', ()
     fixture.store.commit(testVm, overlayId)
     fixture.store.commit(testVm, overlayId)
     expect(fixture.store.points(testVm)).toEqual([])
+    expect(() => fixture.store.begin({ ...vm.capture().header, epoch: 2 })).toThrow(
+      expect.objectContaining({ code: 'replica-not-prepared' }),
+    )
     fixture.reopen()
     expect(fixture.store.usage(testVm).diskBytes).toBe(0)
     compareWithModel(path, 'raw', defined(fixture.history.get(1)?.disks[0], 'disk'), fixture.scratch)

@@ -103,8 +103,9 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
         // What is left serves the overlay of a finished failover; a new replica begins empty.
         this.#refuseIfNeeded(existing, ['ready', 'creating'])
         removeReplica(this.#context, existing)
-      } else if (existing && epoch > existing.epoch) this.#fence(vmId, epoch)
+      }
       catalog.putReplica({ vmId, state: 'active', epoch, sourceServerId, policy, disks })
+      if (existing && epoch > existing.epoch) this.#fence(vmId, epoch)
       return this.#stateOf(replicaOrThrow(this.#context, vmId))
     })
   }

@@ -26,7 +26,7 @@ export interface SealOptions {
   /** Relative to the folder of the layer; null makes it a base. */
   readonly backingName: string | null
   /** Called between the durable steps, so that a test may stop there. */
-  readonly step?: (step: 'tables-written' | 'tables-synced' | 'header-written') => void
+  readonly step?: (step: 'tables-written' | 'header-written') => void
 }
 
 const PAGE_BYTES = 4096
@@ -121,7 +121,10 @@ export class LayerWriter {
     return count * CLUSTER_BYTES
   }
 
-  /** Tables, fsync, header, fsync. Repeatable after a crash, from the same recorded blocks. */
+  /**
+   * Tables, header, fsync. Repeatable after a crash, from the same recorded blocks. The file gets the name by which
+   * others find it only after that.
+   */
   seal({ sizeBytes, backingName, step = () => {} }: SealOptions): void {
     this.markDurable()
     this.#dropFrom(blockCountOf(sizeBytes))
@@ -140,8 +143,6 @@ export class LayerWriter {
     const refcounts = this.#writeRefcounts()
     this.#file.truncate(this.#use.end * CLUSTER_BYTES)
     step('tables-written')
-    this.#file.sync()
-    step('tables-synced')
     const header = encodeHeader({
       sizeBytes,
       backingName,
