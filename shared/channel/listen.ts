@@ -71,6 +71,8 @@ export async function listenChannels(options: ListenOptions): Promise<ChannelLis
     maxPayload: limits.maxHandshakeFrameBytes,
     clientTracking: false,
   })
+  // ws repeats the errors of the server, which `listening` handles; unheard, they would end the process.
+  sockets.on('error', () => undefined)
   sockets.on('connection', (socket, request) =>
     welcome({ socket, wire: request.socket, options, limits, pending, keep }),
   )
