@@ -1,0 +1,130 @@
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { systemClock } from '#shared/clock.ts'
+import { silentLog } from '#shared/log.ts'
+import { systemRng } from '#shared/rng.ts'
+import { loadCoordinatorConfig } from './config.ts'
+import { startCoordinator } from './coordinator.ts'
+import { eventually, pairedSites, protectedShop, TestCoordinator } from './testing/test-coordinator.ts'
+
+const on = (dataDir: string) => ({
+  config: {
+    dataDir,
+    listen: { host: '127.0.0.1', port: 0 },
+    registration: { host: '127.0.0.1', port: 0 },
+  },
+  clock: systemClock,
+  rng: systemRng,
+  log: silentLog,
+})
+
+describe('starting', () => {
+  it('two coordinators on one data folder: the second is refused, and the first goes on', async () => {
+    await using test = await TestCoordinator.start()
+    await expect(startCoordinator(on(test.dataDir))).rejects.toMatchObject({ code: 'data-dir-in-use' })
+    expect(await test.service.listVaults()).toHaveLength(1)
+    await test.stop()
+    await (await startCoordinator(on(test.dataDir)))[Symbol.asyncDispose]()
+  })
+  it('an occupied port is named, and the data folder is free again', async () => {
+    await using test = await TestCoordinator.start()
+    const dataDir = mkdtempSync(join(tmpdir(), 'hotsite-second-'))
+    const options = on(dataDir)
+    const listen = { host: '127.0.0.1', port: test.dialled.port }
+    await expect(
+      startCoordinator({ ...options, config: { ...options.config, listen } }),
+    ).rejects.toMatchObject({
+      code: 'channel-cannot-listen',
+    })
+    await (await startCoordinator(options))[Symbol.asyncDispose]()
+    rmSync(dataDir, { recursive: true, force: true })
+  })
+  it('reads its configuration and refuses an unknown key', () => {
+    const dir = mkdtempSync(join(tmpdir(), 'hotsite-config-'))
+    const path = join(dir, 'coordinator.yaml')
+    writeFileSync(path, 'dataDir: data\nlisten: { host: 0.0.0.0 }\nadmin: { socket: a.sock }\n')
+    expect(loadCoordinatorConfig(path)).toMatchObject({
+      dataDir: join(dir, 'data'),
+      listen: { host: '0.0.0.0', port: 8443 },
+      registration: { host: '0.0.0.0', port: 8444 },
+      admin: { socket: join(dir, 'a.sock') },
+    })
+    writeFileSync(path, 'dataDir: data\nlisten: { host: 0.0.0.0 }\nlisen: 1\n')
+    expect(() => loadCoordinatorConfig(path)).toThrow(/lisen/)
+    rmSync(dir, { recursive: true, force: true })
+  })
+})
+
+describe('vaults and servers', () => {
+  it('a vault survives a restart, its key is a file of mode 0600 and in no answer (I15)', async () => {
+    await using test = await TestCoordinator.start()
+    const keyPath = join(test.dataDir, 'vaults', String(test.vaultId), 'key.json')
+    expect(statSync(keyPath).mode & 0o777).toBe(0o600)
+    const secret = (JSON.parse(readFileSync(keyPath, 'utf8')) as { secretKey: string }).secretKey
+    await test.restart()
+    const vaults = await test.service.listVaults()
+    expect(vaults).toMatchObject([{ name: 'main', keyGeneration: 1, certificate: null }])
+    expect(JSON.stringify(vaults)).not.toContain(secret)
+    for (const name of ['coordinator.db', 'coordinator.db-wal'])
+      expect(readFileSync(join(test.dataDir, name)).includes(secret)).toBe(false)
+    await expect(
+      test.service.createVault({ name: 'main', region: '', subscription: '' }),
+    ).rejects.toMatchObject({
+      code: 'vault-name-taken',
+    })
+    await expect(test.service.issueCredentials('main')).rejects.toMatchObject({
+      code: 'vault-certificate-missing',
+    })
+    await expect(test.service.showVault('other')).rejects.toMatchObject({ code: 'vault-unknown' })
+  })
+  it('a removed server is dropped at once and cannot come back', async () => {
+    await using test = await TestCoordinator.start()
+    const { b } = await pairedSites(test)
+    await test.service.removeServer('host-b')
+    await eventually(async () => !b.agent.server.connected, 'the channel to close')
+    await expect(b.agent.server.connect(test.dialled)).rejects.toMatchObject({ code: 'membership-revoked' })
+    await expect(test.service.showServer('host-b')).rejects.toMatchObject({ code: 'server-unknown' })
+    const clouds = await test.service.listClouds()
+    expect(clouds.find(({ cloud }) => cloud === 'silver')?.hosts).toEqual([
+      { name: 'host-b', agentConnected: null },
+    ])
+  })
+  it('a regenerated vault key drops everyone, and their memberships are void', async () => {
+    await using test = await TestCoordinator.start()
+    const { a } = await pairedSites(test)
+    const before = await test.service.showVault('main')
+    const after = await test.service.regenerateKey('main')
+    expect(after).toMatchObject({ keyGeneration: 2 })
+    expect(after.publicKeyBase64).not.toBe(before.publicKeyBase64)
+    await eventually(async () => !a.agent.server.connected, 'the channel to close')
+    await expect(a.agent.server.connect(test.dialled)).rejects.toMatchObject({
+      code: 'membership-generation',
+    })
+    const { needsAttention } = await test.service.status()
+    expect(needsAttention.filter(({ command }) => command === 'hotsite register')).toHaveLength(4)
+  })
+})
+
+describe('what passes through the coordinator', () => {
+  it('is counted for each server, and says who is connected', async () => {
+    await using test = await TestCoordinator.start()
+    const { b } = await protectedShop(test)
+    const server = await eventually(async () => {
+      const view = await test.service.showServer('host-b')
+      return view.bytesReceived > 500 && view.bytesSent > 500 ? view : undefined
+    }, 'the counters')
+    expect(server).toMatchObject({ kind: 'agent', host: 'host-b', connected: true })
+    expect(server.bytesReceived).toBeLessThan(100_000)
+    await b.agent.server.disconnect()
+    const away = await eventually(async () => {
+      const view = await test.service.showServer('host-b')
+      return view.connected ? undefined : view
+    }, 'the agent to be gone')
+    expect(away.bytesReceived).toBeGreaterThanOrEqual(server.bytesReceived)
+    const { verdict, servers, needsAttention } = await test.service.status()
+    expect({ verdict, servers }).toEqual({ verdict: 'attention', servers: { total: 4, connected: 3 } })
+    expect(needsAttention.map(({ text }) => text).join()).toContain('agent host-b is not connected')
+  })
+})
