@@ -31,6 +31,8 @@ function errorFields(error: unknown): unknown {
   }
 }
 
+const closeTimeoutMs = 5_000
+
 function wrap(target: pino.Logger): Logger {
   const line =
     (level: 'debug' | 'info' | 'warn' | 'error') =>
@@ -70,7 +72,13 @@ export function openLog(name: string, config: LogConfig): Logger & AsyncDisposab
     ...logger,
     [Symbol.asyncDispose]: () =>
       new Promise<void>((resolve) => {
-        transport.once('close', () => resolve())
+        // pino does not keep the process alive for its worker, so this timer does: the last lines are the ones that
+        // matter. A worker that hangs (its disk gone) must not hold up a stop for ever.
+        const patience = setTimeout(resolve, closeTimeoutMs)
+        transport.once('close', () => {
+          clearTimeout(patience)
+          resolve()
+        })
         transport.end()
       }),
   }

@@ -2,7 +2,8 @@
  * The world of the chaos runs: a lab whose guest is the predictable one, whose agents run fast, and whose link between
  * the sites is a relay that misbehaves on command. Set up once, then put back to the same beginning for every seed.
  */
-import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parse, stringify } from 'yaml'
@@ -53,13 +54,18 @@ export async function makeTemplate(dir: string): Promise<void> {
     stringify({ ...target.config, advertise: { host: '127.0.0.1', port: relayPort } }),
   )
   await labDown(dir)
-  cpSync(dir, `${dir}.template`, { recursive: true })
+  copyFolder(dir, `${dir}.template`)
+}
+
+/** Modes, owners and holes kept. */
+function copyFolder(from: string, to: string): void {
+  execFileSync('cp', ['-a', '--sparse=always', from, to])
 }
 
 /** The same beginning for every seed: the template's files, a guest of this seed, nothing running. */
 export function restoreTemplate(dir: string, seed: number): void {
   rmSync(dir, { recursive: true, force: true })
-  cpSync(`${dir}.template`, dir, { recursive: true })
+  copyFolder(`${dir}.template`, dir)
   const guest = findGuest(labLayout(dir), 'host-a1', guestName)
   writeVm(guest.dir, {
     ...guest.file,
