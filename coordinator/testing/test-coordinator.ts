@@ -12,23 +12,12 @@ import { issueMembership } from '#shared/trust/membership.ts'
 import type { CoordinatorService } from '../admin/service.ts'
 import type { JobView, VmView } from '../admin/views.ts'
 import { type Coordinator, startCoordinator } from '../coordinator.ts'
-import type { CoordinatorLimits } from '../limits.ts'
 import { loadVaultKey } from '../registration/vault-key.ts'
 import { openStore } from '../store/open.ts'
 import { putServer } from '../store/servers.ts'
+import { quickLimits } from './quick-limits.ts'
 import type { Enrolled, ScriptedServer } from './scripted-server.ts'
 import { ScriptedAgent, ScriptedProvider, type SiteNames, siteA, siteB, testPolicy } from './scripted-site.ts'
-
-/** Short enough for a test, with the relations of the real ones. */
-export const quickLimits: Partial<CoordinatorLimits> = {
-  jobPollMs: 50,
-  fenceWaitMs: 1_000,
-  fenceRetryMs: 50,
-  tidyWaitMs: 2_000,
-  bestEffortMs: 1_000,
-  keeperMs: 50,
-  countersFlushMs: 50,
-}
 
 export interface Site {
   readonly names: SiteNames
@@ -199,6 +188,6 @@ export async function eventually<T>(
     if (found !== undefined && found !== false) return found
     if (performance.now() > deadline)
       throw new Error(`waited in vain for ${typeof what === 'string' ? what : what()}`)
-    await systemClock.sleep(5)
+    await systemClock.sleep(15)
   }
 }
