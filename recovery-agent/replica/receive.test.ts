@@ -1,4 +1,12 @@
-import { appendFileSync, existsSync, readdirSync, statSync, truncateSync } from 'node:fs'
+import {
+  appendFileSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { defined } from '#shared/assert.ts'
@@ -86,28 +94,54 @@ describe.skipIf(!hasTool('qemu-img'))('receiving deltas', () => {
     expect(filesOf('disk-0')).toEqual(['1-000000000001.qcow2'])
   })
 
-  it.each(['cut', 'garbage'])(
-    'believes a journal with a %s tail only as far as its checksums hold',
-    (damage) => {
-      const delta = vm.capture()
-      fixture.history.set(1, delta)
-      const writer = fixture.store.begin(delta.header)
-      const own = delta.batches.filter(({ diskId }) => diskId === disk0)
-      for (const batch of own.slice(0, 2)) {
-        writer.write(batch)
-        writer.sync()
-      }
-      writer.close()
-      const journal = join(fixture.dir, 'replicas', testVm, 'disk-0', '1-000000000001.qcow2.journal')
-      if (damage === 'cut') truncateSync(journal, statSync(journal).size - 7)
-      else appendFileSync(journal, Buffer.alloc(500, 3))
-      fixture.reopen()
-      const again = fixture.store.begin(delta.header)
-      expect(again.resume[0]).toEqual({ diskId: disk0, nextBatch: damage === 'cut' ? 1 : 2 })
-      expect(send(again, delta)).toEqual({ kind: 'sealed' })
-      expect(fixture.verified()).toEqual([1])
-    },
-  )
+  it.each([
+    ['cut', 1],
+    ['torn', 1],
+    ['garbage', 2],
+  ])('believes a journal with a %s tail only as far as its checksums hold', (damage, nextBatch) => {
+    const delta = vm.capture()
+    fixture.history.set(1, delta)
+    const writer = fixture.store.begin(delta.header)
+    const own = delta.batches.filter(({ diskId }) => diskId === disk0)
+    for (const batch of own.slice(0, 2)) {
+      writer.write(batch)
+      writer.sync()
+    }
+    writer.close()
+    const journal = join(fixture.dir, 'replicas', testVm, 'disk-0', '1-000000000001.qcow2.journal')
+    if (damage === 'cut') truncateSync(journal, statSync(journal).size - 7)
+    else if (damage === 'garbage') appendFileSync(journal, Buffer.alloc(500, 3))
+    else {
+      const bytes = readFileSync(journal)
+      for (let at = bytes.length - 20; at < bytes.length; at++) bytes[at] = (bytes[at] ?? 0) ^ 0xff
+      writeFileSync(journal, bytes)
+    }
+    fixture.reopen()
+    const again = fixture.store.begin(delta.header)
+    expect(again.resume[0]).toEqual({ diskId: disk0, nextBatch })
+    expect(send(again, delta)).toEqual({ kind: 'sealed' })
+    expect(fixture.verified()).toEqual([1])
+  })
+
+  it('needs nothing but the seal when it died between the files and the point', () => {
+    const delta = vm.capture()
+    fixture.history.set(1, delta)
+    fixture.reopen((passed) => {
+      if (passed === 'replica.seal-files-durable') throw new Error('died')
+    })
+    expect(() => replicate(fixture.store, delta)).toThrow('died')
+    fixture.reopen()
+    expect(fixture.store.points(testVm)).toEqual([])
+    const again = fixture.store.begin(delta.header)
+    expect(again.resume).toEqual(
+      delta.disks.map(({ diskId }) => ({
+        diskId,
+        nextBatch: delta.batches.filter((batch) => batch.diskId === diskId).length,
+      })),
+    )
+    expect(again.seal(delta.manifest)).toEqual({ kind: 'sealed' })
+    expect(fixture.verified()).toEqual([1])
+  })
 
   it('answers a delta that arrives again with success and one point (I4)', () => {
     const delta = vm.capture()
@@ -221,11 +255,15 @@ describe.skipIf(!hasTool('qemu-img'))('receiving deltas', () => {
 
   it('forgets a delta the source gives up', () => {
     const delta = vm.capture()
+    const folder = join(fixture.dir, 'replicas', testVm, 'disk-0')
     const writer = fixture.store.begin(delta.header)
     writer.write(defined(delta.batches[0], 'batch'))
     writer.sync()
+    const kept = filesOf('disk-0').map((name) => [name, readFileSync(join(folder, name))] as const)
     fixture.store.discardPartial(testVm)
     expect(filesOf('disk-0')).toEqual([])
+    // Even files that come back from somewhere are not believed without their row.
+    for (const [name, content] of kept) writeFileSync(join(folder, name), content)
     expect(fixture.store.begin(delta.header).resume).toContainEqual({ diskId: disk0, nextBatch: 0 })
   })
 

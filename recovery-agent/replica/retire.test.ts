@@ -172,6 +172,25 @@ describe.skipIf(!hasTool('qemu-img'))('the ends and beginnings of a replica', ()
     expect(readFileSync(path, 'utf8')).toBe('written by the VM')
   })
 
+  it.each(
+    (['raw', 'qcow2'] as const).flatMap((format) =>
+      ['replica.overlay-leased', 'replica.overlay-disk-written', 'replica.overlay-files-durable'].map(
+        (name) => [format, name] as const,
+      ),
+    ),
+  )('makes a whole %s overlay when it died at %s and is asked again', (format, name) => {
+    prepareReplica(fixture.store, vm, retention)
+    fixture.deliver(vm.capture())
+    diesAt(name, () => overlay(format, 1))
+    vm.scribble(4)
+    fixture.deliver(vm.capture())
+    // The lease of the unfinished overlay holds the point.
+    while (fixture.store.prune(testVm, 0));
+    const path = defined(overlay(format, 1).disks[0], 'disk').path
+    const truth = defined(fixture.history.get(1)?.disks[0], 'disk')
+    compareWithModel(path, format, truth, fixture.scratch)
+  })
+
   it.each(['replica.adopt-disk-written', 'replica.adopt-files-durable', 'replica.adopt-committed'])(
     'adopts when it died at %s and is asked again',
     (name) => {

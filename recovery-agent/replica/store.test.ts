@@ -108,6 +108,19 @@ describe.skipIf(!hasTool('qemu-img'))('a replica, judged by qemu-img', () => {
     expect(store.points(testVm).map(({ seq }) => seq)).toEqual([6])
   })
 
+  it('forgets what was cut off when a disk grows again after the shrunk point was merged', () => {
+    const vm = new ModelVm(seededRng(6), { 'disk-0': 20 * 65_536 })
+    prepareReplica(store, vm, { retentionPoints: 0, retentionIntervalSeconds: 0 })
+    for (let i = 0; i < 20; i++) vm.set(disk0, i, vm.block())
+    deliver(vm.capture())
+    for (const blocks of [7.5, 18, 3, 20]) {
+      vm.resize(disk0, blocks * 65_536)
+      deliver(vm.capture())
+      while (store.prune(testVm, 0));
+      verifyPoints(store, history, scratch)
+    }
+  })
+
   it('takes disks that come and go', () => {
     const vm = new ModelVm(seededRng(4), { 'disk-0': 10 * 65_536, 'disk-1': 10 * 65_536 })
     prepareReplica(store, vm, everything)
