@@ -50,7 +50,7 @@ export class Source {
   #fencedBelow: number
   #connected = false
   #lastCaptureMonotonicMs: number | null = null
-  #stopped = false
+  #stopped: HotsiteError | undefined
   #progress: ReplicationReport['progress'] = null
   #progressPublishedMs = Number.NEGATIVE_INFINITY
   #error: ReplicationReport['error'] = null
@@ -87,7 +87,7 @@ export class Source {
   }
 
   get maySend(): boolean {
-    return !this.#record.paused && !this.fenced && !this.#stopped
+    return !this.#record.paused && !this.fenced && this.#stopped === undefined
   }
 
   get mayCapture(): boolean {
@@ -159,9 +159,10 @@ export class Source {
     this.interrupt('fenced')
   }
 
-  stop(): void {
-    this.#stopped = true
-    this.failRequests(new HotsiteError('replication-stopped', `replication of VM ${this.vmId} was stopped`))
+  /** The loops end, and whoever waits for a copy learns why. */
+  stop(why: HotsiteError): void {
+    this.#stopped = why
+    this.failRequests(why)
     this.interrupt('stopped')
   }
 
@@ -193,6 +194,7 @@ export class Source {
     if (this.#record.paused) {
       throw new HotsiteError('replication-paused', `replication of VM ${this.vmId} is paused`)
     }
+    if (this.#stopped) throw this.#stopped
     const { seq } = await abortable(this.requestCycle(), signal)
     for (;;) {
       const seen = this.#version
@@ -202,7 +204,7 @@ export class Source {
         return { point, capturedAtMs: state.ackedCapturedAtMs }
       }
       if (this.fenced) throw fencedError(this.#record)
-      if (this.#stopped) throw new HotsiteError('replication-stopped', `VM ${this.vmId} was stopped`)
+      if (this.#stopped) throw this.#stopped
       await this.change(seen, signal)
     }
   }

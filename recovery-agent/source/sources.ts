@@ -127,7 +127,11 @@ export class Sources implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const { controller } of this.#running.values()) controller.abort(new Error('the agent stops'))
+    const why = new HotsiteError('replication-stopped', 'the agent stops')
+    for (const { source, controller } of this.#running.values()) {
+      source.stop(why)
+      controller.abort(why)
+    }
     await Promise.all([...this.#running.values()].map(({ done }) => done))
     this.#running.clear()
     await this.#deps.links[Symbol.asyncDispose]()
@@ -172,7 +176,7 @@ export class Sources implements AsyncDisposable {
   async #end(vmId: VmId): Promise<void> {
     const running = this.#running.get(vmId)
     if (!running) return
-    running.source.stop()
+    running.source.stop(new HotsiteError('replication-stopped', `replication of VM ${vmId} was stopped`))
     running.controller.abort(new Error('replication was stopped'))
     await running.done
     this.#running.delete(vmId)
