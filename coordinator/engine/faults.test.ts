@@ -46,6 +46,30 @@ describe('a planned failover that fails', () => {
     expect(await test.service.showVm('shop')).toMatchObject({ epoch: 3 })
   })
 
+  it('whose source dies half way can be cancelled, and cancelled again, so that the disaster plan can run', async () => {
+    await using test = await TestCoordinator.start()
+    const { a, b } = await protectedShop(test)
+    a.agent.server.hold.add('replication.finalDelta')
+    const { jobId } = await test.service.plannedFailover('shop')
+    await eventually(async () => a.agent.server.holding > 0, 'the last delta')
+    await a.agent.server.disconnect()
+    await a.provider.server.disconnect()
+    await test.job(jobId, ({ state }) => state === 'waiting')
+    await test.service.cancelJob(jobId)
+    await test.job(jobId, ({ state, steps }) => state === 'waiting' && steps.at(-3)?.state === 'running')
+    await test.service.cancelJob(jobId)
+    expect((await test.job(jobId)).state).toBe('failed')
+    const { allowedOperations } = await test.service.showVm('shop')
+    expect(allowedOperations).toContain('unplannedFailover')
+    const messages = (await test.service.listEvents({ limit: 20 })).map(({ message }) => message)
+    expect(messages.some((text) => text.includes('could not be started at the source'))).toBe(true)
+    const options = { point: 'latest', shutDownSource: false }
+    expect((await test.job((await test.service.unplannedFailover('shop', options)).jobId)).state).toBe(
+      'succeeded',
+    )
+    expect(b.provider.running()).toHaveLength(1)
+  })
+
   it('is refused while resynchronizing, and the unplanned one is not', async () => {
     await using test = await TestCoordinator.start()
     const { a, b } = await protectedShop(test)

@@ -126,6 +126,10 @@ async function settle(engine: Engine, turn: Turn, outcome: StepOutcome): Promise
       await note(engine, job, step, { state: 'running', waitingFor: null }, outcome.observed)
       return 'waits'
     case 'waiting':
+      if (job.phase === 'undo' && job.skipRequested) {
+        await turnBack(engine, turn, new HotsiteError('job-cancelled', `given up: ${outcome.reason}`))
+        return 'moved'
+      }
       await note(
         engine,
         job,
@@ -198,7 +202,8 @@ async function turnBack(engine: Engine, turn: Turn, error: HotsiteError): Promis
     await updateStep(tx, job, step, { state: 'failed', nowMs, observed: { error: document } })
     await abandonOf(engine, tx, { job, step })
     if (job.phase === 'undo') {
-      await updateJob(tx, job, { state: 'running', waitingFor: null })
+      const skipped = job.skipRequested ? { skipRequested: false } : {}
+      await updateJob(tx, job, { state: 'running', waitingFor: null, ...skipped })
       return
     }
     for (const later of steps.filter(({ position }) => position > step.position))

@@ -60,6 +60,8 @@ export interface StepContext<Params = unknown> {
 export interface Step<Params = unknown> {
   readonly name: string
   readonly title: string
+  /** Of the undo steps: the next one is dangerous without it, so that it cannot be given up. */
+  readonly mustHappen?: true
   run(context: StepContext<Params>): Promise<StepOutcome>
 }
 

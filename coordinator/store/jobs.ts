@@ -20,6 +20,8 @@ export interface JobRow {
   readonly error: ErrorDocument | null
   readonly waitingFor: string | null
   readonly cancelRequested: boolean
+  /** Cancelled once more while it undoes its work: the step it waits in is given up. */
+  readonly skipRequested: boolean
   readonly createdAtMs: number
   readonly endedAtMs: number | null
 }
@@ -61,7 +63,8 @@ const fromRow = (row: Selectable<Database['jobs']>): JobRow => ({
   phase: row.phase,
   error: row.error === null ? null : readDocument(errorDocument, row.error, `job ${row.job_id}`),
   waitingFor: row.waiting_for,
-  cancelRequested: row.cancel_requested === 1,
+  cancelRequested: row.cancel_requested >= 1,
+  skipRequested: row.cancel_requested === 2,
   createdAtMs: row.created_at_ms,
   endedAtMs: row.ended_at_ms,
 })
@@ -194,6 +197,7 @@ export interface JobChange {
   readonly error?: ErrorDocument
   readonly waitingFor?: string | null
   readonly cancelRequested?: true
+  readonly skipRequested?: boolean
   readonly endedAtMs?: number
 }
 
@@ -208,6 +212,7 @@ export async function updateJob(db: Db, job: JobRow, change: JobChange): Promise
       ...(change.error ? { error: JSON.stringify(change.error) } : {}),
       ...(change.waitingFor === undefined ? {} : { waiting_for: change.waitingFor }),
       ...(change.cancelRequested ? { cancel_requested: 1 } : {}),
+      ...(change.skipRequested === undefined ? {} : { cancel_requested: change.skipRequested ? 2 : 1 }),
       ...(change.endedAtMs === undefined ? {} : { ended_at_ms: change.endedAtMs }),
     })
     .where('vault_id', '=', job.vaultId)

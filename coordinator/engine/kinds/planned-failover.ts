@@ -76,6 +76,8 @@ const undoSteps: readonly Step<Params>[] = [
   {
     name: 'stop-target',
     title: 'See that the VM is off at the target',
+    // Started at the source while it may run at the target, there would be two of it.
+    mustHappen: true,
     run: (context) => stopVm(context, vmOf(context).target, vmOf(context).target.fabricVmId),
   },
   { name: 'start-source', title: 'Start the VM at the source again', run: startSource },

@@ -2,7 +2,7 @@ import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { CoordinatorService } from '../../admin/service.ts'
 import type { JobView } from '../../admin/views.ts'
 import { stepHasEnded } from '../../domain/jobs.ts'
-import { findJob, listJobs, listSteps, updateJob } from '../../store/jobs.ts'
+import { findJob, type JobRow, listJobs, listSteps, type StepRow, updateJob } from '../../store/jobs.ts'
 import type { Engine } from '../engine.ts'
 import { jobKindOf } from '../kinds/job-kinds.ts'
 import { mayStillReturn } from '../run-job.ts'
@@ -28,8 +28,7 @@ export function jobService(engine: Engine): JobService {
           throw new HotsiteError('job-not-cancellable', `job ${id} has ${now.state} already`)
         const steps = await listSteps(tx, now)
         const step = steps.find(({ phase, state }) => phase === now.phase && !stepHasEnded(state))
-        if (now.phase === 'undo')
-          throw new HotsiteError('job-not-cancellable', `job ${id} is being undone already`)
+        if (now.phase === 'undo') return updateJob(tx, now, skipOf(now, step))
         if (step && !mayStillReturn(jobKindOf(now.kind), step))
           throw new HotsiteError('job-not-cancellable', `job ${id} is at "${step.title}" and can only go on`)
         await updateJob(tx, now, { cancelRequested: true })
@@ -38,6 +37,14 @@ export function jobService(engine: Engine): JobService {
       return jobView(db, await resolveJob(db, id))
     },
   }
+}
+
+/** A site that died while a job was being undone must not hold the VM: the step that waits for it can be given up. */
+function skipOf(job: JobRow, step: StepRow | undefined): { skipRequested: true } {
+  const mustHappen = jobKindOf(job.kind).undoSteps.find(({ name }) => name === step?.name)?.mustHappen
+  if (job.state === 'waiting' && !mustHappen) return { skipRequested: true }
+  const why = mustHappen ? `"${step?.title}" must happen before anything else` : 'it is being undone already'
+  throw new HotsiteError('job-not-cancellable', `job ${job.jobId}: ${why}`)
 }
 
 /** The job as it is, then again after every change, until it has ended. */
