@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import type { JobView } from '../admin/views.ts'
 import { eventually, pairedSites, protectedShop, TestCoordinator } from '../testing/test-coordinator.ts'
 
 const failure = (code: ConstructorParameters<typeof HotsiteError>[0], message: string) =>
@@ -120,7 +121,10 @@ describe('an unplanned failover', () => {
     a.provider.server.hold.add('vm.fence')
     const options = { point: 'latest', shutDownSource: false }
     const { jobId } = await test.service.unplannedFailover('shop', options)
-    await eventually(async () => a.provider.server.holding > 0, 'the fence')
+    const stateOf = (job: JobView) => job.steps.find(({ name }) => name === 'fence-source')?.state
+    const job = await test.job(jobId, (now) => stateOf(now) === 'running')
+    expect(stateOf(job)).toBe('running')
+    expect(a.provider.server.holding).toBe(1)
     expect(b.provider.running()).toEqual([])
     a.provider.server.release()
     expect((await test.job(jobId)).state).toBe('succeeded')
