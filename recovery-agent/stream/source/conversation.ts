@@ -68,6 +68,12 @@ export class Conversation {
       this.#credited.notify()
       return
     }
+    // A sealed point has consumed all of its payload, also what no sync had granted again: without this, deltas
+    // smaller than the distance between two syncs use up the window for good.
+    if (message.kind === 'pointAck') {
+      this.#availableBytes = this.#windowBytes
+      this.#credited.notify()
+    }
     const answered = this.#pending.find(({ matches }) => matches(message))
     answered?.resolve(message)
   }

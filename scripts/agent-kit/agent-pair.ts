@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
 import { serverId, vaultId, vmId } from '#shared/ids.ts'
 import type { AgentCommandKind, CommandRequest, CommandResultOf } from '#shared/messages/commands.ts'
+import { type PointReport, pointReport } from '#shared/messages/reports.ts'
 import { generateKeys } from '#shared/trust/keys.ts'
 import { issueMembership } from '#shared/trust/membership.ts'
 import { issueTicket } from '#shared/trust/ticket.ts'
@@ -22,7 +23,7 @@ export interface AgentSetUp {
 
 export interface AgentCall {
   readonly callId: number
-  readonly kind: AgentCommandKind | 'state'
+  readonly kind: AgentCommandKind | 'state' | 'points'
   readonly request: Readonly<Record<string, unknown>>
 }
 
@@ -36,6 +37,8 @@ export interface AgentProcess extends AsyncDisposable {
     kind: Kind,
     request: CommandRequest<Kind>,
   ): Promise<CommandResultOf<Kind>>
+  /** What it holds of a VM as a target. */
+  points(vmId: string): Promise<readonly PointReport[]>
   /** The newest point the target acknowledged; 0: none yet. */
   ackedSeq(vmId: string): Promise<number>
 }
@@ -155,6 +158,7 @@ async function startAgentProcess(setUp: AgentSetUp): Promise<AgentProcess> {
     listen,
     certificatePem,
     command: async (kind, request) => (await call(kind, request)) as CommandResultOf<typeof kind>,
+    points: async (vm) => pointReport.array().parse(await call('points', { vmId: vm })),
     async ackedSeq(vm) {
       const state = (await call('state', { vmId: vm })) as {
         ackedSeq: number

@@ -49,16 +49,23 @@ await using agent = await startAgent({
 
 async function answer({ kind, request }: AgentCall): Promise<unknown> {
   if (kind === 'state') return (await agent.engine.state(vmId.parse(request['vmId']))) ?? null
+  if (kind === 'points') return agent.store.points(vmId.parse(request['vmId']))
   // The handlers take what the schemas of shared/messages describe; the caller is typed by them.
   const handler = agent.handlers[kind] as (request: unknown, signal: AbortSignal) => Promise<unknown>
   return handler(request, new AbortController().signal)
 }
 
+// The parent may have gone while a command ran.
+const tell = (message: object) => {
+  if (process.connected) process.send?.(message)
+}
 process.on('message', (call: AgentCall) => {
   answer(call).then(
-    (result) => process.send?.({ callId: call.callId, result }),
-    (error) => process.send?.({ callId: call.callId, error: errorDocument(error) }),
+    (result) => tell({ callId: call.callId, result }),
+    (error) => tell({ callId: call.callId, error: errorDocument(error) }),
   )
 })
 process.send?.({ ready: { listen: agent.listen, certificatePem: agent.certificatePem } })
-await new Promise((resolve) => process.once('disconnect', resolve))
+// A listener for `disconnect` alone does not keep a process alive; the IPC channel itself does until then.
+process.channel?.ref()
+await new Promise<void>((resolve) => process.once('disconnect', () => resolve()))
