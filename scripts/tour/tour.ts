@@ -140,8 +140,10 @@ export class Tour {
   }
 
   async #moveByPlan(from: string, to: string): Promise<void> {
+    const totalsBefore = await this.#totals()
     const job = await this.#job('failover', 'planned', guestName)
-    await this.#collectTotals()
+    // With its last delta, unless the direction was closed before anyone could ask.
+    this.#add(largerOf(totalsBefore, await this.#totals()))
     this.#found.failoverMs = Math.max(this.#found.failoverMs, durationMs(job))
     const source = findGuest(this.#lab.layout, from, guestName)
     const target = findGuest(this.#lab.layout, to, guestName)
@@ -187,7 +189,7 @@ export class Tour {
     this.#screen.chapter('Disaster: site A loses power')
     await this.#newPoint()
     await this.#checkPoints()
-    await this.#collectTotals()
+    this.#add(await this.#totals())
     const source = findGuest(this.#lab.layout, 'host-a1', guestName)
     await Promise.all([this.#lab.kill('agent-host-a1'), this.#lab.kill('provider-site-a'), killGuest(source)])
     const vm = await this.#vm()
@@ -235,7 +237,7 @@ export class Tour {
     if (!fenced || isGuestRunning(old())) throw new Error('the old VM of site A was not fenced')
     this.#screen.seen('its VM stays off: a higher epoch runs elsewhere')
     await this.#reverse('protected again, from B to A')
-    await this.#collectTotals()
+    this.#add(await this.#totals())
   }
 
   async #checkPoints(): Promise<void> {
@@ -246,11 +248,15 @@ export class Tour {
     )
   }
 
-  /** Totals start anew with each direction, so they are added up at its end. */
-  async #collectTotals(): Promise<void> {
+  /** Of the present direction: they start anew with the next. */
+  async #totals(): Promise<Totals> {
     const { totals } = await this.#vm()
-    this.#found.changedBytes += totals?.changedBytes ?? 0
-    this.#found.sentBytes += totals?.sentBytes ?? 0
+    return totals ?? { changedBytes: 0, sentBytes: 0 }
+  }
+
+  #add({ changedBytes, sentBytes }: Totals): void {
+    this.#found.changedBytes += changedBytes
+    this.#found.sentBytes += sentBytes
   }
 
   async #newPoint(): Promise<void> {
@@ -285,6 +291,12 @@ function expectOrder(counters: { n0: number; n1: number; torn: boolean }): void 
     throw new Error(`the guest found a state it never was in: n0=${n0}, n1=${n1}, torn=${torn}`)
 }
 
+interface Totals {
+  readonly changedBytes: number
+  readonly sentBytes: number
+}
+
+const largerOf = (a: Totals, b: Totals): Totals => (a.changedBytes > b.changedBytes ? a : b)
 const durationMs = (job: Job): number => (job.endedAtMs ?? job.createdAtMs) - job.createdAtMs
 const durationOf = (job: Job): string => seconds(durationMs(job))
 const round = (value: number): number => Math.round(value * 10) / 10
