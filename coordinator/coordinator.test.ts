@@ -3,10 +3,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { systemClock } from '#shared/clock.ts'
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import { silentLog } from '#shared/log.ts'
 import { systemRng } from '#shared/rng.ts'
 import { loadCoordinatorConfig } from './config.ts'
 import { startCoordinator } from './coordinator.ts'
+import type { ScriptedAgent } from './testing/scripted-site.ts'
 import { eventually, pairedSites, protectedShop, TestCoordinator } from './testing/test-coordinator.ts'
 
 const on = (dataDir: string) => ({
@@ -90,6 +92,31 @@ describe('vaults and servers', () => {
     expect(clouds.find(({ cloud }) => cloud === 'silver')?.hosts).toEqual([
       { name: 'host-b', agentConnected: null },
     ])
+  })
+  it('whom was removed is told to every other server: at once, at its return, until it took it; not once it is told', async () => {
+    await using test = await TestCoordinator.start()
+    const { a, b } = await pairedSites(test)
+    await a.agent.server.disconnect()
+    b.agent.failures.set('trust.update', new HotsiteError('disk-full', 'no room'))
+    await test.service.removeServer('vmm-a')
+    const told = (agent: ScriptedAgent) => agent.server.received.filter(({ kind }) => kind === 'trust.update')
+    await eventually(async () => told(b.agent).length >= 2, 'the list to be told again')
+    expect(b.agent.refuses).toEqual([])
+    b.agent.failures.clear()
+    await eventually(async () => b.agent.refuses.length === 1, 'the list to be taken')
+    expect(told(b.agent).at(-1)?.request).toEqual({ revokedServerIds: ['provider-vmm-a'], generation: 1 })
+    expect(told(a.agent)).toEqual([])
+    await a.agent.server.connect(test.dialled)
+    await eventually(async () => a.agent.refuses[0] === 'provider-vmm-a', 'the list at its return')
+    const count = told(b.agent).length
+    b.agent.reportAgent()
+    await test.service.removeServer('host-a')
+    await eventually(async () => b.agent.refuses.length === 2, 'the longer list')
+    await eventually(async () => !a.agent.server.connected && !a.provider.server.connected, 'them to be gone')
+    expect(told(b.agent)).toHaveLength(count + 1)
+    await test.restart()
+    await eventually(async () => told(b.agent).length === count + 2, 'the list after a restart')
+    expect(b.agent.refuses).toEqual(expect.arrayContaining(['agent-host-a', 'provider-vmm-a']))
   })
   it('a regenerated vault key drops everyone, and their memberships are void', async () => {
     await using test = await TestCoordinator.start()

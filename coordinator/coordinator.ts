@@ -66,6 +66,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     connections: createConnections(),
     crashPoint: options.crashPoint ?? noCrash,
     vaultSecretKey: (vaultId) => trusts.key(vaultId).secretKey,
+    trustUpdate: (vaultId) => trusts.trustUpdate(vaultId),
   }
   // Last started, first stopped: listeners go before the loops they feed, and those before the database.
   started.use(startLoops(engine, trusts))

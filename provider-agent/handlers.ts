@@ -7,6 +7,8 @@ export const providerCommandKinds = Object.keys(providerCommands) as ProviderCom
 /** Every command of a provider is one operation of its fabric, and its result what the fabric saw afterwards (I8). */
 export function providerHandlers(fabric: Fabric): CommandHandlers<ProviderCommandKind> {
   return {
+    // A provider has no peers: it speaks to the coordinator alone, which refuses removed servers itself.
+    'trust.update': async () => ({}),
     'vm.define': (request) => fabric.define(request),
     'vm.start': ({ fabricVmId, heartbeatTimeoutMs }, signal) =>
       fabric.start(fabricVmId, heartbeatTimeoutMs, signal),

@@ -2,8 +2,10 @@ import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { AgentCommandKind, CommandHandlers } from '#shared/messages/commands.ts'
 import type { AgentOptions } from './agent.ts'
 import { openFolderHypervisor } from './hypervisor/folder/folder-hypervisor.ts'
+import type { SourceListener } from './listen-for-sources.ts'
 import type { RemoteReplicaStore } from './replica/remote.ts'
 import { replicaCommands } from './replica-commands.ts'
+import type { Revocations } from './revocations.ts'
 import type { Sources } from './source/sources.ts'
 import { sourceCommands } from './source-commands.ts'
 import type { Target } from './start-target.ts'
@@ -16,10 +18,14 @@ export function agentCommandHandlers({
   store,
   target,
   sources,
+  listener,
+  revocations,
 }: AgentOptions & {
   readonly store: RemoteReplicaStore
   readonly target: Target
   readonly sources: Sources
+  readonly listener: Pick<SourceListener, 'dropRevoked'>
+  readonly revocations: Revocations
 }): CommandHandlers<AgentCommandKind> {
   // Asked for paths only; snapshots are the business of the one in the capture worker.
   const { dataDir } = config
@@ -27,6 +33,12 @@ export function agentCommandHandlers({
   return {
     ...sourceCommands(sources),
     ...replicaCommands({ ...target, store, sources, overlayFormat, diskPaths }),
+    'trust.update': async (update) => {
+      revocations.replace(update)
+      sources.dropRevoked()
+      await listener.dropRevoked()
+      return {}
+    },
     'policy.update': async ({ vmId, policy }) => {
       const isSource = sources.setPolicy(vmId, policy)
       const isTarget = (await store.get(vmId)) !== undefined

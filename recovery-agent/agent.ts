@@ -7,7 +7,7 @@ import type { ChannelLimits } from '#shared/channel/limits.ts'
 import type { Clock } from '#shared/clock.ts'
 import type { Endpoint } from '#shared/config.ts'
 import type { CrashPoint } from '#shared/crash-point.ts'
-import { lockDataDir } from '#shared/data-dir-lock.ts'
+import { lockDataDir } from '#shared/data-dir.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { Logger } from '#shared/log.ts'
 import { type AgentCommandKind, agentCommands, type CommandHandlers } from '#shared/messages/commands.ts'
@@ -23,6 +23,7 @@ import { listenForSources } from './listen-for-sources.ts'
 import { openEngine } from './open-engine.ts'
 import { openStore } from './open-store.ts'
 import type { RemoteReplicaStore } from './replica/remote.ts'
+import { openRevocations } from './revocations.ts'
 import { startSources } from './start-sources.ts'
 import { startTarget } from './start-target.ts'
 import { openAgentState } from './state.ts'
@@ -70,6 +71,8 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
 
   const state = openAgentState(join(config.dataDir, 'state.db'))
   stack.defer(() => void state.db.close())
+  const revocations = openRevocations(state, identity)
+  const { isRevoked } = revocations
   const outbox = openReportOutbox(state.db)
   const raise = createEvents({ outbox, clock, log })
   const rawStore = stack.use(await openStore({ dir: config.replicaDir, log }))
@@ -80,14 +83,16 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
 
   const target = await startTarget({ ...options, store, outbox, raise })
   const tls = await loadOrMakeTlsIdentity(config.dataDir, identity.name)
-  const listener = stack.use(await listenForSources({ ...options, tls, server: target.server, raise }))
-  const sources = stack.use(await startSources({ ...options, engine, state, outbox, raise }))
+  const listener = stack.use(
+    await listenForSources({ ...options, tls, server: target.server, raise, isRevoked }),
+  )
+  const sources = stack.use(await startSources({ ...options, engine, state, outbox, raise, isRevoked }))
 
   const listen = advertisedEndpoint(config, listener.port)
   const { certificatePem } = tls
   const { replicaDir } = config
   const { host } = config.hypervisor
-  const handlers = agentCommandHandlers({ ...options, store, target, sources })
+  const handlers = agentCommandHandlers({ ...options, store, target, sources, listener, revocations })
   const self = { host, listen, certificatePem, replicaDir, engine, store, outbox, clock, log, onBroken }
   const running = [
     target.pruner.run(signal),

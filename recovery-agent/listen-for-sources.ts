@@ -1,8 +1,16 @@
 import { listenChannels } from '#shared/channel/listen.ts'
+import type { Channel } from '#shared/channel/port.ts'
 import type { TlsIdentity } from '#shared/trust/tls-identity.ts'
 import type { AgentOptions } from './agent.ts'
 import type { RaiseEvent } from './events.ts'
+import type { Revocations } from './revocations.ts'
 import type { ReplicaServer } from './stream/target/replica-server.ts'
+
+export interface SourceListener extends AsyncDisposable {
+  readonly port: number
+  /** Ends the channels of servers that are revoked by now. From the return on, nothing of theirs is written. */
+  dropRevoked(): Promise<void>
+}
 
 /** The port where source agents of the same vault bring their deltas. Disposing it waits for what is being written. */
 export async function listenForSources({
@@ -15,16 +23,18 @@ export async function listenForSources({
   tls,
   server,
   raise,
+  isRevoked,
 }: AgentOptions & {
   readonly tls: TlsIdentity
   readonly server: ReplicaServer
   readonly raise: RaiseEvent
-}): Promise<AsyncDisposable & { readonly port: number }> {
-  const serving = new Set<Promise<void>>()
+  readonly isRevoked: Revocations['isRevoked']
+}): Promise<SourceListener> {
+  const serving = new Map<Channel, Promise<void>>()
   const listener = await listenChannels({
     ...config.listen,
     tls,
-    trust: (vaultId) => (vaultId === identity.vaultId ? { ...identity, isRevoked: () => false } : undefined),
+    trust: (vaultId) => (vaultId === identity.vaultId ? { ...identity, isRevoked } : undefined),
     clock,
     rng,
     log,
@@ -37,17 +47,22 @@ export async function listenForSources({
       const served = server
         .serve(channel)
         .catch((error) => log.error('serving a source failed', { peer: channel.peer.name, error }))
-        .finally(() => serving.delete(served))
-      serving.add(served)
+        .finally(() => serving.delete(channel))
+      serving.set(channel, served)
     },
     onRefused: ({ code, message, remote }) =>
       raise({ severity: 'warning', code, message: `${message} (from ${remote})`, vmId: null }),
   })
   return {
     port: listener.port,
+    async dropRevoked() {
+      const theirs = [...serving].filter(([{ peer }]) => isRevoked(peer.serverId))
+      for (const [{ peer }] of theirs) listener.dropServer(peer.serverId)
+      await Promise.all(theirs.map(([, served]) => served))
+    },
     async [Symbol.asyncDispose]() {
       await listener[Symbol.asyncDispose]()
-      await Promise.all(serving)
+      await Promise.all(serving.values())
     },
   }
 }

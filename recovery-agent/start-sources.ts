@@ -2,6 +2,7 @@ import type { ReportOutbox } from '#shared/agent-link/report-outbox.ts'
 import type { AgentOptions } from './agent.ts'
 import type { CaptureEngine } from './capture/port.ts'
 import type { RaiseEvent } from './events.ts'
+import type { Revocations } from './revocations.ts'
 import { Sources } from './source/sources.ts'
 import type { AgentState } from './state.ts'
 import { createPeerLinks } from './stream/source/peer-links.ts'
@@ -19,14 +20,21 @@ export async function startSources({
   state,
   outbox,
   raise,
+  isRevoked,
 }: AgentOptions & {
   readonly engine: CaptureEngine
   readonly state: AgentState
   readonly outbox: ReportOutbox
   readonly raise: RaiseEvent
+  readonly isRevoked: Revocations['isRevoked']
 }): Promise<Sources> {
   const links = createPeerLinks({
     identity,
+    isRevoked,
+    // Other failures pass by themselves, and `peerConnected` says so meanwhile; this one needs a person.
+    onEvent({ code, message }) {
+      if (code.startsWith('membership-')) raise({ severity: 'warning', code, message, vmId: null })
+    },
     clock,
     rng,
     log,

@@ -2,7 +2,7 @@
 import { z } from 'zod'
 import { commandResultSchema } from '#shared/agent-link/command-results.ts'
 import { reportOutboxSchema } from '#shared/agent-link/report-outbox.ts'
-import type { VmId } from '#shared/ids.ts'
+import { type ServerId, serverId, type VmId } from '#shared/ids.ts'
 import { agentCommands } from '#shared/messages/commands.ts'
 import { cycleReport } from '#shared/messages/reports.ts'
 import { type Migration, openSqlite, type Sqlite } from '#shared/sqlite.ts'
@@ -16,6 +16,10 @@ const migrations: readonly Migration[] = [
       ${commandResultSchema}
       ${reportOutboxSchema}
     `,
+  },
+  {
+    name: 'servers removed from the vault',
+    sql: 'CREATE TABLE revoked_servers (server_id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;',
   },
 ]
 
@@ -36,6 +40,9 @@ export interface AgentState {
   fence(vmId: VmId, epoch: number): void
   /** The lowest epoch this host may send at; 0: any. */
   fencedBelow(vmId: VmId): number
+  revokedServers(): readonly ServerId[]
+  /** In place of those before; persisted before it returns. */
+  saveRevokedServers(serverIds: readonly ServerId[]): void
 }
 
 export function openAgentState(path: string): AgentState {
@@ -49,6 +56,13 @@ export function openAgentState(path: string): AgentState {
     'INSERT INTO fences (vm_id, epoch) VALUES (?, ?) ON CONFLICT (vm_id) DO UPDATE SET epoch = max(epoch, excluded.epoch)',
   )
   const fence = db.prepare<[string], { epoch: number }>('SELECT epoch FROM fences WHERE vm_id = ?')
+  const revoked = db.prepare<[], { server_id: string }>('SELECT server_id FROM revoked_servers')
+  const forgetRevoked = db.prepare<[]>('DELETE FROM revoked_servers')
+  const revoke = db.prepare<[string]>('INSERT OR IGNORE INTO revoked_servers (server_id) VALUES (?)')
+  const saveRevoked = db.transaction((serverIds: readonly ServerId[]) => {
+    forgetRevoked.run()
+    for (const id of serverIds) revoke.run(id)
+  })
   return {
     db,
     sources: () => all.all().map(({ json }) => sourceRecord.parse(JSON.parse(json))),
@@ -56,5 +70,7 @@ export function openAgentState(path: string): AgentState {
     removeSource: (vmId) => remove.run(vmId),
     fence: (vmId, epoch) => raise.run(vmId, epoch),
     fencedBelow: (vmId) => fence.get(vmId)?.epoch ?? 0,
+    revokedServers: () => revoked.all().map((row) => serverId.parse(row.server_id)),
+    saveRevokedServers: (serverIds) => saveRevoked.immediate(serverIds),
   }
 }

@@ -3,6 +3,7 @@ import type { Clock } from '#shared/clock.ts'
 import type { CrashPoint } from '#shared/crash-point.ts'
 import type { VaultId } from '#shared/ids.ts'
 import type { Logger } from '#shared/log.ts'
+import type { CommandRequest } from '#shared/messages/commands.ts'
 import type { Rng } from '#shared/rng.ts'
 import type { CoordinatorLimits } from '../limits.ts'
 import type { Database } from '../store/schema.ts'
@@ -21,4 +22,6 @@ export interface Engine {
   readonly crashPoint: CrashPoint
   /** The secret half of a vault's key; throws `vault-key-missing`. */
   vaultSecretKey(vaultId: VaultId): Uint8Array
+  /** Whom the servers of a vault must refuse; the same object until it changes. */
+  trustUpdate(vaultId: VaultId): CommandRequest<'trust.update'> | undefined
 }

@@ -4,6 +4,7 @@ import { dueCommands } from '../store/outbox.ts'
 import { noteSeen } from '../store/servers.ts'
 import type { Engine } from './engine.ts'
 import { receiveReport, receiveResult } from './inbox.ts'
+import { createTrustDelivery } from './trust-delivery.ts'
 
 export async function runSession(engine: Engine, channel: Channel, stop: AbortSignal): Promise<void> {
   const { vaultId, serverId, name } = channel.peer
@@ -13,17 +14,20 @@ export async function runSession(engine: Engine, channel: Channel, stop: AbortSi
   engine.connections.add(channel)
   engine.bus.notify()
   log.info('agent connected', { kind: channel.peer.kind })
+  const trust = createTrustDelivery(engine, channel)
   const loops = Promise.all([
     guarded(channel, () => deliverCommands(engine, channel, signal)),
     guarded(channel, () => keepCounters(engine, channel, signal)),
+    guarded(channel, () => trust.run(signal)),
   ])
   try {
     for await (const message of channel.messages()) {
       // A newer channel of this server took over: what this one still holds may be older than what was heard there.
       if (engine.connections.get(vaultId, serverId) !== channel) break
       if (message.kind === 'report') await receiveReport(engine, channel, message.body)
-      else if (message.kind === 'commandResult') await receiveResult(engine, channel, message.body)
-      else log.warn('unexpected message from an agent', { kind: message.kind })
+      else if (message.kind === 'commandResult') {
+        if (!trust.take(message.body)) await receiveResult(engine, channel, message.body)
+      } else log.warn('unexpected message from an agent', { kind: message.kind })
     }
   } catch (error) {
     // What was not acknowledged is reported again on the next channel.

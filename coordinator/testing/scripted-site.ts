@@ -46,6 +46,7 @@ export class ScriptedProvider {
         return result
       }
     this.server = new ScriptedServer(enrolled, {
+      'trust.update': async () => ({}),
       'vm.define': guard('vm.define', (request: CommandRequest<'vm.define'>) => this.#define(request)),
       'vm.start': guard('vm.start', ({ fabricVmId: id }) => this.#start(id)),
       'vm.shutDown': guard('vm.shutDown', ({ fabricVmId: id }) => this.#power(id, false)),
@@ -163,6 +164,8 @@ export class ScriptedAgent {
   readonly server: ScriptedServer
   readonly #names: SiteNames
   readonly #peers: Map<string, ScriptedAgent>
+  /** Servers it was told to refuse. */
+  refuses: readonly string[] = []
   /** As a target: the epoch and the points of the one VM. */
   epoch = 0
   points: PointReport[] = []
@@ -186,6 +189,10 @@ export class ScriptedAgent {
         return handle(request)
       }
     this.server = new ScriptedServer(enrolled, {
+      'trust.update': guard('trust.update', ({ revokedServerIds }: CommandRequest<'trust.update'>) => {
+        this.refuses = revokedServerIds
+        return {}
+      }),
       'replica.prepare': guard('replica.prepare', ({ epoch }) => this.#raise(epoch)),
       'replica.adopt': guard('replica.adopt', ({ epoch }) => {
         this.points = []

@@ -79,6 +79,11 @@ export class Sources implements AsyncDisposable {
     })
   }
 
+  /** Ends the channels to targets that were removed from the vault by now. */
+  dropRevoked(): void {
+    this.#deps.links.dropRevoked()
+  }
+
   /** undefined: this host does not replicate the VM. */
   epochOf(vmId: VmId): number | undefined {
     return this.#running.get(vmId)?.source.record.epoch

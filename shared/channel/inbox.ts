@@ -5,6 +5,8 @@ export interface Inbox<Item extends Sized> {
   push(item: Item): void
   /** No more will come; what is there can still be taken. */
   end(): void
+  /** Forgets what is there. */
+  discard(): void
   /** One reader at a time. Leaving the loop keeps the rest for the next reader. */
   items(): AsyncIterable<Item>
   readonly bytes: number
@@ -65,6 +67,10 @@ export function inbox<Item extends Sized>({ highWaterBytes, onFull, onRoom }: In
     end() {
       ended = true
       wakeReader()
+    },
+    discard() {
+      items.length = 0
+      bytes = 0
     },
     items: iterate,
     get bytes() {

@@ -89,6 +89,8 @@ export function socketChannel(options: SocketChannelOptions): SocketChannel {
     if (how === 'flush') for (let item = lanes.take(); item; item = lanes.take()) write(item)
     lanes.clear()
     if (roomAwaited) room.reject(closedError(why))
+    // What came in before the distrust is not acted on after it.
+    if (why.code.startsWith('membership-')) received.discard()
     received.end()
     // A paused socket would never see the peer's answer to the close.
     if (paused) socket.resume()

@@ -46,8 +46,25 @@ export type OverlayDisk = z.infer<typeof overlayDisk>
 
 const empty = z.strictObject({})
 
+/** Servers removed whose membership would still hold: 36 bytes each, well below one message. */
+export const MAX_REVOKED_SERVERS = 100_000
+
+/** Commands to every registered server, whatever its kind. */
+const serverCommands = {
+  /** Whom to refuse from now on, coordinator or not (I12): the whole list, in place of the one before. */
+  'trust.update': {
+    request: z.strictObject({
+      revokedServerIds: z.array(serverId).max(MAX_REVOKED_SERVERS),
+      /** Of the vault key that signed the memberships of those servers. */
+      generation: z.int().positive(),
+    }),
+    result: empty,
+  },
+} as const
+
 /** Commands to a recovery agent. `request` and `result` are the schemas of the two documents. */
 export const agentCommands = {
+  ...serverCommands,
   /** Target: be ready to receive this VM at this epoch. Repeatable; an existing replica is kept. */
   'replica.prepare': {
     request: z.strictObject({
@@ -129,6 +146,7 @@ export const agentCommands = {
 
 /** Commands to a provider agent. Each result is an observation, not the return of a call (I8). */
 export const providerCommands = {
+  ...serverCommands,
   /** Define a VM on `host` with these disks and NICs, without starting it. Repeatable by fabricVmId; redefines. */
   'vm.define': {
     request: z.strictObject({

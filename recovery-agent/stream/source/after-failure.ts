@@ -22,6 +22,8 @@ export function afterFailure(code: ErrorCode, epoch: number): AfterFailure {
       return { kind: 'fence', epoch: epoch + 1 }
     case 'base-unknown':
     case 'delta-diverged':
+    // Signed under an identity that was replaced since: a synchronization signs anew.
+    case 'manifest-invalid':
       return { kind: 'resync' }
     case 'ticket-expired':
     case 'ticket-invalid':

@@ -1,5 +1,5 @@
 import type { Message } from '#shared/channel/message.ts'
-import type { Channel } from '#shared/channel/port.ts'
+import type { Channel, ChannelClosed } from '#shared/channel/port.ts'
 import type { Clock } from '#shared/clock.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { VmId } from '#shared/ids.ts'
@@ -29,6 +29,11 @@ export class PeerLink {
   /** Resolves when the link goes up or down. */
   changed(signal: AbortSignal): Promise<void> {
     return this.#connected.next(signal)
+  }
+
+  /** Ends the connection there is; the next one is dialled as after any other end. */
+  drop(why: ChannelClosed): void {
+    this.#channel?.close(why)
   }
 
   /** One connection, until it ends. */
@@ -62,6 +67,7 @@ export class PeerLink {
         this.end(vmId)
         const conversation = new Conversation({
           vmId,
+          peer: channel.peer.name,
           clock: this.#clock,
           send: (message) => sendOn(channel, message),
         })

@@ -1,9 +1,10 @@
 import { dialAny } from '#shared/agent-link/dial-any.ts'
 import { dialChannel } from '#shared/channel/dial.ts'
-import { type Backoff, keepConnected } from '#shared/channel/keep-connected.ts'
+import { type Backoff, type ConnectionEvent, keepConnected } from '#shared/channel/keep-connected.ts'
 import type { ChannelLimits } from '#shared/channel/limits.ts'
 import type { Channel } from '#shared/channel/port.ts'
 import type { Clock } from '#shared/clock.ts'
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { ServerId } from '#shared/ids.ts'
 import type { Logger } from '#shared/log.ts'
 import type { PeerAddress } from '#shared/messages/commands.ts'
@@ -19,10 +20,14 @@ export interface LinkLease {
 /** One channel for each target agent, kept for as long as some VM replicates to it. */
 export interface PeerLinks extends AsyncDisposable {
   acquire(address: PeerAddress): LinkLease
+  /** Ends the channels to servers that are revoked by now. */
+  dropRevoked(): void
 }
 
 export interface PeerLinksOptions {
   readonly identity: ServerIdentity
+  readonly isRevoked: (serverId: ServerId) => boolean
+  readonly onEvent: (event: ConnectionEvent) => void
   readonly clock: Clock
   readonly rng: Rng
   readonly log: Logger
@@ -46,7 +51,7 @@ export function createPeerLinks(options: PeerLinksOptions): PeerLinks {
   const ending = new Set<Promise<void>>()
 
   function openEntry(serverId: ServerId, leases: Set<Lease>): Entry {
-    const { clock, rng, backoff } = options
+    const { clock, rng, backoff, onEvent } = options
     const log = options.log.with({ link: serverId })
     const link = new PeerLink({ clock, log })
     const controller = new AbortController()
@@ -61,6 +66,7 @@ export function createPeerLinks(options: PeerLinksOptions): PeerLinks {
         log,
         signal,
         backoff,
+        onEvent,
         dial: (dialSignal) =>
           dialAny(addressesOf(leases), (address) => dialPeer(options, address, dialSignal)),
         onChannel: (channel) => link.serve(channel),
@@ -90,6 +96,13 @@ export function createPeerLinks(options: PeerLinksOptions): PeerLinks {
         },
       }
     },
+    dropRevoked() {
+      for (const [serverId, { link }] of entries)
+        if (options.isRevoked(serverId)) {
+          const { code, message } = revokedPeer(serverId)
+          link.drop({ code, message })
+        }
+    },
     async [Symbol.asyncDispose]() {
       for (const [serverId, entry] of entries) close(serverId, entry)
       await Promise.all(ending)
@@ -107,8 +120,20 @@ function addressesOf(leases: ReadonlySet<Lease>): readonly PeerAddress[] {
   return [...distinct.values()]
 }
 
-function dialPeer(options: PeerLinksOptions, address: PeerAddress, signal: AbortSignal): Promise<Channel> {
-  const { identity, clock, log, limits } = options
+function revokedPeer(serverId: ServerId): HotsiteError {
+  return new HotsiteError(
+    'membership-revoked',
+    `target agent ${serverId} was removed from the vault; nothing is sent to it`,
+  )
+}
+
+async function dialPeer(
+  options: PeerLinksOptions,
+  address: PeerAddress,
+  signal: AbortSignal,
+): Promise<Channel> {
+  const { identity, isRevoked, clock, log, limits } = options
+  if (isRevoked(address.serverId)) throw revokedPeer(address.serverId)
   return dialChannel({
     host: address.host,
     port: address.port,
@@ -116,6 +141,7 @@ function dialPeer(options: PeerLinksOptions, address: PeerAddress, signal: Abort
     self: identity,
     vaultPublicKey: identity.vaultPublicKey,
     generation: identity.generation,
+    isRevoked,
     expectPeer: { serverId: address.serverId, kind: 'agent' },
     clock,
     log,
