@@ -17,6 +17,7 @@ const ofCode: Readonly<Record<string, ErrorClass>> = {
   'file-exists': 'refused',
   'data-dir-in-use': 'refused',
   'data-version-unknown': 'failed',
+  'credentials-version-unknown': 'invalid',
   'admin-socket-in-use': 'refused',
   'admin-socket-unreachable': 'unreachable',
   'coordinator-unreachable': 'unreachable',

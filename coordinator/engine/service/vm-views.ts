@@ -1,4 +1,5 @@
 /** A VM as a person sees it: where it runs, how old its data is, what may be done with it. */
+import { errorFromDocument } from '#shared/errors/hotsite-error.ts'
 import type { PointView, VmView } from '../../admin/views.ts'
 import { allowedOperations } from '../../domain/allowed-operations.ts'
 import { dataAge, judgeHealth } from '../../domain/health.ts'
@@ -83,9 +84,11 @@ function healthOf(snapshot: Snapshot, vm: ProtectedVm) {
   const agent = snapshot.agents.find(sameAgent(vm, vm.source))?.report
   const errors = [
     ...(replication?.error
-      ? [{ where: vm.source.host, message: replication.error.message, retryable: true }]
+      ? [{ where: vm.source.host, message: withAction(replication.error), retryable: true }]
       : []),
-    ...(replica?.error ? [{ where: vm.target.host, message: replica.error.message, retryable: true }] : []),
+    ...(replica?.error
+      ? [{ where: vm.target.host, message: withAction(replica.error), retryable: true }]
+      : []),
     ...(replication?.activity === 'fenced'
       ? [{ where: vm.source.host, message: 'the source agent is fenced', retryable: false }]
       : []),
@@ -100,6 +103,12 @@ function healthOf(snapshot: Snapshot, vm: ProtectedVm) {
     fencePending: vm.sourceFence !== null && !(vm.sourceFence.vmFenced && vm.sourceFence.replicationFenced),
     bufferFill: agent && agent.bufferMaxBytes > 0 ? agent.bufferBytes / agent.bufferMaxBytes : null,
   })
+}
+
+/** What happened and what to do: the screen that shows a fault is where somebody looks for the way out. */
+function withAction({ code, message }: { readonly code: string; readonly message: string }): string {
+  const { code: known, hint } = errorFromDocument({ code, message })
+  return known === 'internal' ? message : `${message}. ${hint}`
 }
 
 export function protectedVmView(snapshot: Snapshot, vm: ProtectedVm): VmView {

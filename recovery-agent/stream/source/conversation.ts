@@ -19,6 +19,7 @@ interface Pending {
  */
 export class Conversation {
   readonly vmId: VmId
+  readonly #peer: string
   readonly #sendOnChannel: (message: Message) => Promise<void>
   readonly #clock: Clock
   readonly #ended = new AbortController()
@@ -31,9 +32,12 @@ export class Conversation {
 
   constructor(options: {
     readonly vmId: VmId
+    /** Name of the target, for messages. */
+    readonly peer: string
     readonly clock: Clock
     readonly send: (message: Message) => Promise<void>
   }) {
+    this.#peer = options.peer
     this.vmId = options.vmId
     this.#clock = options.clock
     this.#sendOnChannel = options.send
@@ -53,7 +57,8 @@ export class Conversation {
     if (message.kind === 'replicaRefusal') {
       const { code, message: text, epoch, seq, diskIds } = message.body
       if (!this.#opened && seq !== 0) return
-      const refused = errorFromDocument({ code, message: text, details: { epoch, seq, diskIds } })
+      const said = `the target ${this.#peer} refuses: ${text}`
+      const refused = errorFromDocument({ code, message: said, details: { epoch, seq, diskIds } })
       this.fail(refused)
       return
     }
