@@ -25,6 +25,10 @@ export const limits = {
   treeQueryMaxNodes: 8192,
   /** Groups compared at a time while synchronizing: 64 MiB, so that the second reading comes from the page cache. */
   syncRangeGroups: 4,
+  /** Answers about ranges asked for before they are needed, to hide the round trip. */
+  syncRangesAhead: 4,
+  /** Groups read while an earlier one is sent: at most 16 MiB each. */
+  syncGroupsAhead: 2,
   /** A seal may wait behind a prune of a large layer; a target that is silent longer than this is stuck. */
   replyTimeoutMs: 5 * 60_000,
   /** First and last pause between attempts to reach a peer or to send after a refusal. */

@@ -40,7 +40,7 @@ async function cycle(source: Source, signal: AbortSignal): Promise<void> {
   const requests = source.takeRequests()
   let outcome: CaptureOutcome
   try {
-    outcome = await engine.capture(source.vmId, { compress: source.record.policy.compression })
+    outcome = await engine.capture(source.vmId, { compress: source.compresses })
   } catch (error) {
     const failure = asCaptureFailure(source, error)
     source.failed(failure, 'warning')

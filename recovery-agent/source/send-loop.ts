@@ -266,6 +266,8 @@ function makeTransfer(work: Work, deadlineMs: number | null, onSent: (bytes: num
   return {
     conversation,
     turns: link.turns,
+    clock,
+    choice: source.compression,
     deadlineMs,
     signal: AbortSignal.any([stop, conversation.signal]),
     onSent,

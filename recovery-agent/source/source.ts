@@ -11,6 +11,7 @@ import { Wakeup } from '#shared/wakeup.ts'
 import type { RaiseEvent } from '../events.ts'
 import { limits } from '../limits.ts'
 import type { AgentState, SourceRecord } from '../state.ts'
+import { CompressionChoice } from '../stream/source/compression-choice.ts'
 import type { PeerLinks } from '../stream/source/peer-links.ts'
 
 export interface SourceDeps {
@@ -41,6 +42,8 @@ type Activity = ReplicationReport['activity']
 export class Source {
   readonly deps: SourceDeps
   readonly log: Logger
+  /** Learned from what was sent in this life. */
+  readonly compression = new CompressionChoice()
   readonly #changed = new Wakeup()
   #record: SourceRecord
   #engineState: SourceVmState | undefined
@@ -92,6 +95,11 @@ export class Source {
 
   get mayCapture(): boolean {
     return this.maySend && this.#engineState !== undefined && this.#engineState.needsSync === null
+  }
+
+  /** For the next copy cycle. What may have to wait in the buffer takes less room compressed. */
+  get compresses(): boolean {
+    return this.#record.policy.compression && (this.compression.worthwhile || !this.#connected)
   }
 
   get peerConnected(): boolean {

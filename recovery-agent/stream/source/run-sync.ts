@@ -1,57 +1,75 @@
 /**
  * A synchronization, seen from the source: walk the hash tree of every disk from the top, and where source and target
- * differ go down and send. What is equal never travels (I7). For each range of groups:
+ * differ go down and send. What is equal never travels (I7). Three steps run at the same time, each ahead of the next:
  *
- *   ask the target's group hashes → hash the same groups of the held snapshot → for each that differs ask the 256
- *   leaves → send the blocks whose leaf differs
+ *   ask      the target's group hashes, range after range
+ *   compare  hash the same groups of the held snapshot; for each that differs ask the 256 leaves; read what differs
+ *   send     the blocks
  *
  * A group the target has as all zero needs no question: its leaves are known. Interrupted, it starts over from a new
  * snapshot; what arrived is then found equal, at the cost of reading and hashing it again at the source.
  */
-import type { CaptureStats, SyncSession } from '#recovery-agent/capture/port.ts'
-import { blockCountOf } from '#shared/blocks/block.ts'
+import type { CaptureStats, StoredBatch, SyncSession } from '#recovery-agent/capture/port.ts'
+import { BLOCK_BYTES, blockCountOf } from '#shared/blocks/block.ts'
 import { GROUP_BYTES, GROUP_CHILDREN, HASH_BYTES, ZERO_GROUP, ZERO_HASH } from '#shared/blocks/hash-tree.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { DiskId } from '#shared/ids.ts'
 import { limits } from '../../limits.ts'
+import { readAhead } from './read-ahead.ts'
 import { endDelta, sendBatch, type Transfer } from './send-delta.ts'
 
 export interface SyncRun {
   readonly transfer: Transfer
   readonly session: SyncSession
   readonly epoch: number
+  /** The policy allows it. */
   readonly compress: boolean
   readonly onProgress: (progress: { readonly doneBytes: number; readonly totalBytes: number }) => void
 }
 
 type SyncDisk = SyncSession['disks'][number]
 
+interface AskedRange {
+  readonly disk: SyncDisk
+  readonly first: number
+  readonly count: number
+  readonly targetNodes: Buffer
+}
+
+interface Compared {
+  readonly diskId: DiskId
+  readonly batches: readonly StoredBatch[]
+  /** Of the disk, dealt with once these batches are sent. */
+  readonly doneBytes: number
+}
+
 /** Returns when the target holds the point and the session is committed. */
 export async function runSync(run: SyncRun): Promise<CaptureStats> {
   const { session, transfer, epoch } = run
   const { seq } = session
-  const resume = await begin(run)
+  const nextBatch = new Map(await begin(run))
   const totalBytes = session.disks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
   let doneBytes = 0
   run.onProgress({ doneBytes, totalBytes })
-  const batches: { diskId: DiskId; nextBatch: number }[] = []
-  for (const disk of session.disks) {
-    let nextBatch = resume.get(disk.diskId) ?? 0
-    for (let first = 0; first < disk.groupCount; first += limits.syncRangeGroups) {
-      const count = Math.min(limits.syncRangeGroups, disk.groupCount - first)
-      nextBatch = await syncRange(run, disk, { first, count, nextBatch })
-      doneBytes += Math.min(disk.sizeBytes - first * groupSpanBytes, count * groupSpanBytes)
-      run.onProgress({ doneBytes, totalBytes })
+  transfer.choice.begin(transfer.clock.monotonicMs())
+  for await (const compared of readAhead(compare(run), limits.syncGroupsAhead)) {
+    const { diskId } = compared
+    for (const stored of compared.batches) {
+      const batch = nextBatch.get(diskId) ?? 0
+      await sendBatch(transfer, { epoch, seq, diskId }, { ...stored, batch })
+      nextBatch.set(diskId, batch + 1)
     }
-    batches.push({ diskId: disk.diskId, nextBatch })
+    doneBytes += compared.doneBytes
+    run.onProgress({ doneBytes, totalBytes })
   }
   const { manifest, stats } = await session.manifest()
+  const batches = session.disks.map(({ diskId }) => ({ diskId, nextBatch: nextBatch.get(diskId) ?? 0 }))
   await endDelta(transfer, { epoch, seq, manifest, batches })
   await session.commit()
   return stats
 }
 
-const groupSpanBytes = GROUP_CHILDREN * 65_536
+const groupSpanBytes = GROUP_CHILDREN * BLOCK_BYTES
 
 async function begin({ session, transfer, epoch }: SyncRun): Promise<ReadonlyMap<string, number>> {
   const { conversation, signal } = transfer
@@ -79,34 +97,48 @@ async function begin({ session, transfer, epoch }: SyncRun): Promise<ReadonlyMap
   return new Map(accepted.body.resume.map(({ diskId, nextBatch }) => [diskId, nextBatch]))
 }
 
-/** Answers the number of the next batch. */
-async function syncRange(
-  run: SyncRun,
-  disk: SyncDisk,
-  range: { readonly first: number; readonly count: number; readonly nextBatch: number },
-): Promise<number> {
-  const { session, transfer, epoch, compress } = run
-  const { diskId } = disk
-  const targetNodes = await askNodes(run, disk, { level: 1, first: range.first, count: range.count })
-  const groups = await session.differingGroups({ diskId, first: range.first, targetNodes })
-  let { nextBatch } = range
-  for (const group of groups) {
-    const offset = (group - range.first) * HASH_BYTES
-    const node = targetNodes.subarray(offset, offset + HASH_BYTES)
-    const targetLeaves = node.equals(ZERO_HASH) ? ZERO_GROUP : await askLeaves(run, disk, group)
-    const stored = await session.differingBlocks({
-      diskId,
-      group,
-      targetLeaves,
-      firstBatch: nextBatch,
-      compress,
-    })
-    for (const batch of stored) {
-      await sendBatch(transfer, { epoch, seq: session.seq, diskId }, batch)
-      nextBatch = batch.batch + 1
+async function* askRanges(run: SyncRun): AsyncGenerator<AskedRange> {
+  for (const disk of run.session.disks) {
+    for (let first = 0; first < disk.groupCount; first += limits.syncRangeGroups) {
+      const count = Math.min(limits.syncRangeGroups, disk.groupCount - first)
+      yield { disk, first, count, targetNodes: await askNodes(run, disk, { level: 1, first, count }) }
     }
   }
-  return nextBatch
+}
+
+/** Group by group where something differs; the last item of a range brings the rest of its progress. */
+async function* compare(run: SyncRun): AsyncGenerator<Compared> {
+  const { session } = run
+  for await (const { disk, first, count, targetNodes } of readAhead(askRanges(run), limits.syncRangesAhead)) {
+    const { diskId, sizeBytes } = disk
+    const groups = await session.differingGroups({ diskId, first, targetNodes })
+    for (const group of groups) {
+      const offset = (group - first) * HASH_BYTES
+      const isEmpty = targetNodes.subarray(offset, offset + HASH_BYTES).equals(ZERO_HASH)
+      const targetLeaves = isEmpty ? ZERO_GROUP : await askLeaves(run, disk, group)
+      yield { diskId, batches: await readBlocks(run, { diskId, group, targetLeaves }), doneBytes: 0 }
+    }
+    const doneBytes = Math.min(sizeBytes - first * groupSpanBytes, count * groupSpanBytes)
+    yield { diskId, batches: [], doneBytes }
+  }
+}
+
+async function readBlocks(
+  { session, compress, transfer: { clock, choice } }: SyncRun,
+  request: { diskId: DiskId; group: number; targetLeaves: Buffer },
+): Promise<readonly StoredBatch[]> {
+  const compressed = compress && choice.worthwhile
+  const startedMs = clock.monotonicMs()
+  const batches = await session.differingBlocks({ ...request, firstBatch: 0, compress: compressed })
+  const tookMs = clock.monotonicMs() - startedMs
+  const sizes = batches.flatMap(({ storedBytes }) => storedBytes).filter((bytes) => bytes > 0)
+  choice.made({
+    compressed,
+    rawBytes: sizes.length * BLOCK_BYTES,
+    storedBytes: sizes.reduce((sum, bytes) => sum + bytes, 0),
+    tookMs,
+  })
+  return batches
 }
 
 async function askLeaves(run: SyncRun, disk: SyncDisk, group: number): Promise<Buffer> {

@@ -1,0 +1,70 @@
+import { describe, expect, test } from 'vitest'
+import { CompressionChoice } from './compression-choice.ts'
+
+const MiB = 2 ** 20
+
+/**
+ * A transfer of batches of 1 MiB over a link that takes `link` MB/s behind a window of 8 MiB, from a source that makes
+ * `compressor` or `reader` MB/s; answers how many of the last batches were compressed.
+ */
+function transfer(
+  choice: CompressionChoice,
+  rates: { link: number; compressor: number; reader: number; keeps: number; batches: number },
+): number {
+  let nowMs = 1e6
+  let linkFreeMs = nowMs
+  let lastCompressed = 0
+  choice.begin(nowMs)
+  for (let batch = 0; batch < rates.batches; batch++) {
+    const compressed = choice.worthwhile
+    if (batch >= rates.batches - 100 && compressed) lastCompressed += 1
+    const tookMs = MiB / ((compressed ? rates.compressor : rates.reader) * 1000)
+    const storedBytes = compressed ? MiB * rates.keeps : MiB
+    choice.made({ compressed, rawBytes: MiB, storedBytes, tookMs })
+    nowMs += tookMs
+    const startedMs = nowMs
+    const windowMs = (8 * MiB) / (rates.link * 1000)
+    linkFreeMs = Math.max(linkFreeMs, nowMs) + storedBytes / (rates.link * 1000)
+    nowMs = Math.max(nowMs, linkFreeMs - windowMs)
+    choice.sent({ storedBytes, startedMs, endedMs: nowMs })
+  }
+  return lastCompressed
+}
+
+describe('whether to compress', () => {
+  test('before anything is known: yes', () => {
+    expect(new CompressionChoice().worthwhile).toBe(true)
+  })
+
+  test.each([
+    ['a slow link', { link: 10, compressor: 150, reader: 1000, keeps: 0.4 }, 100],
+    ['a link slower than the compressor', { link: 100, compressor: 150, reader: 1000, keeps: 0.4 }, 90],
+    ['a fast link', { link: 1000, compressor: 150, reader: 1000, keeps: 0.4 }, 0],
+    ['a link faster than a slow disk', { link: 1000, compressor: 80, reader: 90, keeps: 0.4 }, 0],
+    ['a slow link for what does not shrink', { link: 10, compressor: 900, reader: 1000, keeps: 1 }, 0],
+  ])('%s', (_name, rates, expected) => {
+    const compressed = transfer(new CompressionChoice(), { ...rates, batches: 600 })
+    if (expected === 0) expect(compressed).toBe(0)
+    else expect(compressed).toBeGreaterThanOrEqual(expected)
+  })
+
+  test('a link that becomes slow, and fast again, is noticed', () => {
+    const choice = new CompressionChoice()
+    const rates = { compressor: 150, reader: 1000, keeps: 0.4 }
+    transfer(choice, { ...rates, link: 1000, batches: 200 })
+    expect(choice.worthwhile).toBe(false)
+    transfer(choice, { ...rates, link: 20, batches: 200 })
+    expect(choice.worthwhile).toBe(true)
+    transfer(choice, { ...rates, link: 1000, batches: 2000 })
+    expect(choice.worthwhile).toBe(false)
+  })
+
+  test('a pause between two transfers is not a link that waits', () => {
+    const choice = new CompressionChoice()
+    choice.begin(0)
+    choice.begin(1e9)
+    for (let i = 0; i < 8; i++)
+      choice.sent({ storedBytes: MiB, startedMs: 1e9 + i * 100, endedMs: 1e9 + i * 100 + 100 })
+    expect(choice.worthwhile).toBe(true)
+  })
+})
