@@ -129,11 +129,11 @@ describe('jobs', () => {
   it('are followed step by step, in plain lines where there is no terminal', async () => {
     const run = await hotsite('failover', 'planned', 'shop')
     expect(run.out.split('\n')).toEqual([
-      'plannedFailover of shop (job-1)',
+      'planned failover of shop (job-1)',
       '  ✓ Shut down  1.5 s',
       '  ✓ Send the last changes  1.5 s',
       '  ✓ Start  1.5 s',
-      expect.stringMatching(/^succeeded {2}plannedFailover of shop \(job-1\) {2}after /),
+      expect.stringMatching(/^succeeded {2}planned failover of shop \(job-1\) {2}after /),
       'Next: check the VM, then hotsite failover commit shop',
       '',
     ])
@@ -165,7 +165,7 @@ describe('jobs', () => {
     socket = await startAdminSocket({ service, socketPath, log: silentLog, version: '0.1.0' })
     expect(await run).toMatchObject({
       exitCode: 6,
-      out: expect.stringContaining('cancelled  plannedFailover'),
+      out: expect.stringContaining('cancelled  planned failover'),
     })
   })
 })

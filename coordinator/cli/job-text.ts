@@ -1,8 +1,9 @@
 import type { JobView } from '#coordinator/admin/views.ts'
 import type { ErrorDocument } from '#shared/errors/hotsite-error.ts'
 import { errorLines } from './error-text.ts'
+import { operationWords } from './operation-text.ts'
 import { type Paint, type Style, visible } from './text/style.ts'
-import { durationText, timeText } from './text/units.ts'
+import { clockText, durationText, sizeText, timeText } from './text/units.ts'
 
 type Step = JobView['steps'][number]
 
@@ -26,9 +27,9 @@ export function isEnded(job: JobView): boolean {
   return job.state === 'succeeded' || job.state === 'failed' || job.state === 'cancelled'
 }
 
-/** "testFailover of shop (job-1)" */
+/** "test failover of shop (job-1)" */
 export function jobTitle(job: JobView): string {
-  return visible(`${job.kind}${job.vm ? ` of ${job.vm}` : ''} (${job.jobId})`)
+  return visible(`${operationWords(job.kind)}${job.vm ? ` of ${job.vm}` : ''} (${job.jobId})`)
 }
 
 /** "  ✓ Start the VM  4.2 s  power=running" */
@@ -49,10 +50,24 @@ export function stepLine(
 /** What was seen, as far as it fits beside the step: plain values only. */
 function observedText(step: Step): string {
   const facts = Object.entries(step.observed ?? {})
-    .filter(([key, value]) => key !== 'waitingFor' && ['string', 'number', 'boolean'].includes(typeof value))
-    .map(([key, value]) => `${key}=${visible(String(value))}`)
+    .filter(([key]) => key !== 'waitingFor')
+    .flatMap(([key, value]) => factText(key, value) ?? [])
   const text = facts.slice(0, 3).join(' ')
   return text === '' ? '' : `  ${text.length > 60 ? `${text.slice(0, 59)}…` : text}`
+}
+
+/** Names end in their unit, so the unit is known. "size=128 MiB", "captured=14:54:41", "point=2.1", "power=running" */
+function factText(key: string, value: unknown): string | undefined {
+  if (typeof value === 'number') {
+    if (key.endsWith('AtMs')) return `${key.slice(0, -'AtMs'.length)}=${clockText(value).slice(-8)}`
+    if (key.endsWith('Ms')) return `${key.slice(0, -'Ms'.length)}=${durationText(value)}`
+    if (key.endsWith('Bytes')) return `${key.slice(0, -'Bytes'.length)}=${sizeText(value)}`
+  }
+  if (typeof value === 'object' && value !== null && 'epoch' in value && 'seq' in value)
+    return `${key}=${String(value.epoch)}.${String(value.seq)}`
+  return ['string', 'number', 'boolean'].includes(typeof value)
+    ? `${key}=${visible(String(value))}`
+    : undefined
 }
 
 /** What a person does next, by the kind of job that succeeded. */

@@ -25,6 +25,7 @@ export function buildProgram(context: Context, version: string): Command {
     .configureOutput({
       writeOut: (text) => out.write(text),
       writeErr: (text) => err.write(text),
+      outputError: (text, write) => write(text.replace(/^error: /, 'Error: ')),
       getOutHelpWidth: () => out.columns || 100,
       getErrHelpWidth: () => err.columns || 100,
     })

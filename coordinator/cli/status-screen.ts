@@ -2,7 +2,14 @@ import type { StatusView, VmView } from '#coordinator/admin/views.ts'
 import { type Paint, type Style, visible } from './text/style.ts'
 import { type Cell, type Column, tableLines } from './text/table.ts'
 import { durationText } from './text/units.ts'
-import { copyFrequencyText, dataAgeCell, healthStyle, isProtected, stateWithProgress } from './vm-text.ts'
+import {
+  copyFrequencyText,
+  dataAgeCell,
+  healthStyle,
+  isMoved,
+  isProtected,
+  stateWithProgress,
+} from './vm-text.ts'
 
 const verdicts: Readonly<Record<StatusView['verdict'], readonly [string, Style]>> = {
   safe: ['SAFE', 'good'],
@@ -39,19 +46,25 @@ export function statusLines(status: StatusView, { width, paint }: { width: numbe
     const rows = protectedVms.map((vm) => vmRow(vm, status.nowMs))
     lines.push('', ...tableLines(columns, rows, { width, paint }))
   }
-  const reasons = protectedVms.flatMap((vm) => vm.healthReasons.map((reason) => `${vm.name}: ${reason}`))
+  const asked = new Set(status.needsAttention.map(({ text }) => text))
+  const reasons = protectedVms
+    .flatMap((vm) => vm.healthReasons.map((reason) => `${vm.name}: ${reason}`))
+    .filter((reason) => !asked.has(reason))
   if (reasons.length > 0) lines.push('', ...reasons.map((reason) => `  ${visible(reason)}`))
-  lines.push(...attentionLines(status, paint), ...unprotectedLines(status.vms))
+  lines.push(...attentionLines(status, paint), ...unprotectedLines(status.vms, paint))
   return lines
 }
 
 function summary({ servers }: StatusView, vms: readonly VmView[]): string {
-  const count = vms.length === 1 ? '1 VM protected' : `${vms.length} VMs protected`
+  const moved = vms.filter(isMoved).length
+  const count = vms.length - moved
   const ages = vms.flatMap(({ dataAgeMs }) => (dataAgeMs === null ? [] : [dataAgeMs]))
-  const oldest = ages.length > 0 ? `, data at most ${durationText(Math.max(...ages))} old` : ''
-  const without = vms.length - ages.length
-  const none = without > 0 ? `, ${without} without a recovery point` : ''
-  return `${count}${oldest}${none}, ${servers.connected} of ${servers.total} servers connected`
+  const without = vms.filter((vm) => vm.dataAgeMs === null && !isMoved(vm)).length
+  const parts = [`${count === 1 ? '1 VM' : `${count} VMs`} protected`]
+  if (ages.length > 0) parts.push(`data at most ${durationText(Math.max(...ages))} old`)
+  if (without > 0) parts.push(`${without} without a recovery point`)
+  if (moved > 0) parts.push(`${moved} failed over and not replicated`)
+  return [...parts, `${servers.connected} of ${servers.total} servers connected`].join(', ')
 }
 
 function footing({ vault, version }: StatusView): string {
@@ -78,24 +91,35 @@ function drillCell({ lastDrill, testFailover }: VmView, nowMs: number): Cell {
 }
 
 function attentionLines({ needsAttention }: StatusView, paint: Paint): string[] {
-  if (needsAttention.length === 0) return []
-  const items = needsAttention.flatMap(({ severity, text, command }) => {
+  const urgent = needsAttention.filter(({ severity }) => severity !== 'info')
+  const rest = needsAttention.filter(({ severity }) => severity === 'info')
+  return [...itemLines('Needs a person:', urgent, paint), ...itemLines('When there is time:', rest, paint)]
+}
+
+function itemLines(title: string, items: StatusView['needsAttention'], paint: Paint): string[] {
+  if (items.length === 0) return []
+  const lines = items.flatMap(({ severity, text, command }) => {
     const [mark, style] = severities[severity]
     return [
       `  ${paint(style, mark)} ${visible(text)}`,
       ...(command ? [`    ${paint('bold', visible(command))}`] : []),
     ]
   })
-  return ['', 'Needs a person:', ...items]
+  return ['', title, ...lines]
 }
 
 /** The names of a few: a long list is one command away. */
 const namedAtMost = 5
 
-function unprotectedLines(vms: readonly VmView[]): string[] {
+function unprotectedLines(vms: readonly VmView[], paint: Paint): string[] {
   const names = vms.filter((vm) => !isProtected(vm)).map((vm) => vm.name)
   if (names.length === 0) return []
   const named = names.slice(0, namedAtMost).join(', ')
   const more = names.length > namedAtMost ? ' …' : ''
-  return ['', visible(`Not protected: ${named}${more}  (hotsite vm protect VM)`)]
+  const count = names.length === 1 ? '1 VM is not protected' : `${names.length} VMs are not protected`
+  return [
+    '',
+    `${paint('warn', count)}: ${visible(named)}${more}`,
+    `    ${paint('bold', visible(`hotsite vm protect ${names.length === 1 ? (names[0] ?? 'VM') : 'VM'}`))}`,
+  ]
 }

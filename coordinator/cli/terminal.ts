@@ -10,11 +10,12 @@ export interface Terminal {
   readonly env: Readonly<Record<string, string | undefined>>
 }
 
-/** The widest table: beyond it a line is hard to follow, and a pipe has no width. */
+/** The widest table: beyond it a line is hard to follow. */
 const maxWidth = 120
 
+/** A pipe has no width: what goes into a file or to grep is never cut. */
 export function widthOf(terminal: Terminal): number {
-  return terminal.out.isTTY ? Math.min(terminal.out.columns || 80, maxWidth) : maxWidth
+  return terminal.out.isTTY ? Math.min(terminal.out.columns || 80, maxWidth) : Number.POSITIVE_INFINITY
 }
 
 /** https://no-color.org */

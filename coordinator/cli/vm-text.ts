@@ -1,4 +1,5 @@
 import type { VmView } from '#coordinator/admin/views.ts'
+import { operationCommand } from './operation-text.ts'
 import { policyText } from './policy-text.ts'
 import type { Paint, Style } from './text/style.ts'
 import { type Cell, type Column, factLines } from './text/table.ts'
@@ -56,6 +57,19 @@ export function vmRow(vm: VmView): readonly Cell[] {
   ]
 }
 
+/** After a failover the VM runs on its replica: its data has no age until replication is reversed. */
+const movedStates: ReadonlySet<string> = new Set(['failedOver', 'failoverFailed', 'committed', 'reversing'])
+
+/** Runs, or is to run, on the replica, and nothing is replicated. */
+export function isMoved({ state }: VmView): boolean {
+  return movedStates.has(state)
+}
+
+function dataAgeFact(vm: VmView): string {
+  if (vm.dataAgeMs !== null) return durationText(vm.dataAgeMs)
+  return isMoved(vm) ? 'nothing is replicated since the failover' : 'no recovery point yet'
+}
+
 /** "synchronizing 40 %" */
 export function stateWithProgress({ stateText, progress }: VmView): string {
   if (!progress || progress.totalBytes === 0) return stateText
@@ -73,12 +87,13 @@ export function vmFacts(vm: VmView, paint: Paint): string[] {
   if (vm.policy) facts.push(['policy', policyText(vm.policy)])
   if (vm.source && vm.target) facts.push(['replicates', `${placeText(vm.source)} → ${placeText(vm.target)}`])
   if (isProtected(vm)) {
-    facts.push(['data age', vm.dataAgeMs === null ? 'no recovery point yet' : durationText(vm.dataAgeMs)])
+    facts.push(['data age', dataAgeFact(vm)])
     facts.push(['points', String(vm.points)])
     facts.push(['epoch', String(vm.epoch ?? '–')])
   }
   facts.push(...replicationFacts(vm), ...drillFacts(vm))
-  facts.push(['you may', vm.allowedOperations.join(', ') || 'nothing at the moment'])
+  const commands = vm.allowedOperations.map(operationCommand).join(', ')
+  facts.push(['you may', commands || 'nothing at the moment'])
   return factLines(facts, paint)
 }
 
@@ -95,16 +110,21 @@ function replicationFacts({
     const volume = `${sizeText(lastCycle.changedBytes)} changed, ${sizeText(lastCycle.sentBytes)} sent`
     facts.push([
       'last cycle',
-      `${timeText(lastCycle.capturedAtMs)}, ${volume}, frozen ${durationText(lastCycle.freezeMs)}`,
+      `${timeText(lastCycle.capturedAtMs)}, ${volume}, frozen ${freezeText(lastCycle.freezeMs)}`,
     ])
   }
   if (totals)
     facts.push([
       'in all',
-      `${totals.cycles} cycles, ${sizeText(totals.changedBytes)} changed, ${sizeText(totals.sentBytes)} sent`,
+      `${totals.cycles === 1 ? '1 cycle' : `${totals.cycles} cycles`}, ${sizeText(totals.changedBytes)} changed, ${sizeText(totals.sentBytes)} sent`,
     ])
   if (currentJob) facts.push(['job', `${currentJob} (hotsite job watch ${currentJob})`])
   return facts
+}
+
+/** A freeze lasts milliseconds, and which ones they are is what matters. */
+function freezeText(freezeMs: number): string {
+  return freezeMs < 1_000 ? `${Math.round(freezeMs)} ms` : durationText(freezeMs)
 }
 
 function drillFacts({ testFailover, lastDrill }: VmView): (readonly [string, string])[] {

@@ -67,6 +67,15 @@ export async function startGuest(layout: LabLayout): Promise<void> {
   if (!isRunning(readRun(vm.dir), table)) await startProgram(vm, table, systemClock)
 }
 
+/** The VMs of these folders, as they ran before the lab was taken down. */
+export async function startGuestsAgain(layout: LabLayout, dirs: readonly string[]): Promise<void> {
+  const table = openProcessTable()
+  for (const vm of guestDirs(layout)) {
+    if (dirs.includes(vm.dir) && !isRunning(readRun(vm.dir), table))
+      await startProgram(vm, table, systemClock)
+  }
+}
+
 /** Powers it off, the way a power cut does. */
 export async function killGuest(vm: FolderVm): Promise<void> {
   const table = openProcessTable()

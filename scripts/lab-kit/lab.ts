@@ -1,8 +1,11 @@
-import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, rmSync, symlinkSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { ensurePathFits } from '#coordinator/admin/socket-place.ts'
+import { type Client, createClient } from '#coordinator/cli/client.ts'
 import { choosePorts, writeConfigs } from './configs.ts'
-import { guestDirs, stopGuest } from './guest.ts'
+import { guestDirs, isGuestRunning, startGuestsAgain, stopGuest } from './guest.ts'
 import { type HotsiteCli, hotsiteCli } from './hotsite-cli.ts'
 import { allSites, type LabLayout, labLayout, type SiteName } from './layout.ts'
 import { hotsiteEntry, isRunning, signalProcess, startDaemon, stopProcesses, waitUntil } from './processes.ts'
@@ -14,6 +17,8 @@ export type Progress = (text: string) => void
 export interface Lab {
   readonly layout: LabLayout
   readonly cli: HotsiteCli
+  /** The admin socket without a process for each call. */
+  readonly admin: Client
   /** Starts a daemon of the lab again, by its name in lab.json. */
   restart(name: string, env?: Readonly<Record<string, string>>): void
   /** SIGKILL, as a power cut would: nothing gets to say goodbye. */
@@ -59,6 +64,7 @@ function openLab(layout: LabLayout, agentEntry?: string): Lab {
   return {
     layout,
     cli: hotsiteCli(layout.socket),
+    admin: createClient(layout.socket),
     restart(name, env = {}) {
       const { kind, args, dir } = daemonSpec(layout, name)
       const program =
@@ -100,16 +106,19 @@ export async function labUp(dir: string, options: LabOptions): Promise<Lab> {
   const before = readLabState(layout)
   if (!before) {
     refuseForeignFolder(dir)
+    ensurePathFits(layout.socket)
     mkdirSync(dir, { recursive: true })
     const ports = await choosePorts()
-    writeLabState(layout, { ports, processes: [] })
+    writeLabState(layout, { ports, processes: [], resume: [] })
     writeConfigs(layout, ports)
     options.progress('two sites: folders, networks and a VM with two disks')
     options.makeGuest(layout)
   }
+  makeBinDir(layout)
   const lab = openLab(layout, options.agentEntry)
   await ensureRunning(lab, 'coordinator')
-  if (!(await waitUntil(() => socketAnswers(layout.socket), readyTimeoutMs))) {
+  const answers = async () => !lab.isAlive('coordinator') || (await socketAnswers(layout.socket))
+  if (!(await waitUntil(answers, readyTimeoutMs)) || !lab.isAlive('coordinator')) {
     throw new Error(
       `the coordinator does not answer; see ${layout.coordinatorDir}/start.log and ${layout.coordinatorDir}/log`,
     )
@@ -126,6 +135,7 @@ export async function labUp(dir: string, options: LabOptions): Promise<Lab> {
   for (const name of daemonNames.slice(1)) await ensureRunning(lab, name)
   await waitConnected(lab)
   if (!before) await options.startGuest(layout)
+  else await startGuestsAgain(layout, before.resume)
   return lab
 }
 
@@ -133,13 +143,25 @@ export async function labDown(dir: string): Promise<void> {
   const { layout } = existingLab(dir)
   const state = readLabState(layout)
   await stopProcesses(state?.processes ?? [], 15_000)
-  for (const guest of guestDirs(layout)) await stopGuest(guest)
+  const running = guestDirs(layout).filter(isGuestRunning)
+  // Taken down twice, the second time finds nothing running and must not forget what the first one stopped.
+  if (state && running.length > 0) writeLabState(layout, { ...state, resume: running.map(({ dir }) => dir) })
+  for (const guest of running) await stopGuest(guest)
 }
 
 function refuseForeignFolder(dir: string): void {
   if (existsSync(dir) && readdirSync(dir).length > 0) {
     throw new Error(`${dir} is not empty and holds no lab: give a new folder, nothing there was touched`)
   }
+}
+
+const hotsiteCommand = fileURLToPath(new URL('../hotsite', import.meta.url))
+
+function makeBinDir({ binDir }: LabLayout): void {
+  mkdirSync(binDir, { recursive: true })
+  const link = join(binDir, 'hotsite')
+  rmSync(link, { force: true })
+  symlinkSync(hotsiteCommand, link)
 }
 
 async function ensureRunning(lab: Lab, name: string): Promise<void> {
@@ -190,11 +212,11 @@ async function waitConnected(lab: Lab): Promise<void> {
   const wanted = daemonNames.length - 1
   const connected = await waitUntil(
     async () => {
-      const servers = (await lab.cli('server', 'list')) as readonly { connected: boolean }[]
+      const servers = await lab.admin.call('listServers')
       return servers.filter((server) => server.connected).length === wanted
     },
     readyTimeoutMs,
-    300,
+    100,
   )
   if (!connected)
     throw new Error(

@@ -7,6 +7,8 @@ export interface LabLayout {
   readonly vaultDir: string
   readonly credentialsFile: string
   readonly socket: string
+  /** Holds `hotsite` and nothing else, for a PATH. */
+  readonly binDir: string
   readonly coordinatorDir: string
   fabricRoot(site: SiteName): string
   providerDir(site: SiteName): string
@@ -53,6 +55,7 @@ export function labLayout(dir: string): LabLayout {
     vaultDir: join(dir, 'vault'),
     credentialsFile: join(dir, 'vault', 'lab.hotsite-credentials'),
     socket: join(dir, 'coordinator', 'admin', 'hotsite.sock'),
+    binDir: join(dir, 'bin'),
     coordinatorDir: join(dir, 'coordinator'),
     fabricRoot: (site) => join(dir, site, 'fabric'),
     providerDir: (site) => join(dir, site, 'provider'),

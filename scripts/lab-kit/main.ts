@@ -2,12 +2,13 @@ import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { createGuest, guestDirs, isGuestRunning, startGuest } from './guest.ts'
 import { existingLab, labDown, labUp, removeLab } from './lab.ts'
+import type { LabLayout } from './layout.ts'
 import { isRunning } from './processes.ts'
 import { readLabState } from './state.ts'
 
 const help = `Two Hotsite sites on this machine, to play with.
 
-  ./scripts/lab up     --dir DIR [--disk-mib N]   bring them up (again) and leave them running
+  ./scripts/lab up     --dir DIR [--disk-mib N]   bring them up, again too, and leave them running
   ./scripts/lab status --dir DIR [--json|--env]   what runs; --env prints export lines for your shell
   ./scripts/lab down   --dir DIR [--remove]       stop everything; --remove deletes DIR as well
 
@@ -16,8 +17,6 @@ Example:
   hotsite cloud pair vmm-a/gold-a vmm-b/gold-b --network prod-a=prod-b --copy-frequency 30s
   hotsite vm protect app-1 && hotsite status
 `
-
-const scriptsDir = resolve(import.meta.dirname, '..')
 
 function print(text: string): void {
   process.stdout.write(`${text}\n`)
@@ -29,13 +28,19 @@ async function up(dir: string, diskMiB: number): Promise<void> {
     makeGuest: (layout) => createGuest(layout, diskMiB),
     startGuest,
   })
-  print(
-    `The lab is up. Use it from any shell:\n\n${exportLines(lab.layout.socket)}\n\nThen try: hotsite status`,
-  )
+  print(`The lab is up. Use it from any shell:\n\n${exportLines(lab.layout)}\n\nThen try: hotsite status`)
 }
 
-function exportLines(socket: string): string {
-  return [`export HOTSITE_SOCKET=${quote(socket)}`, `export PATH=${quote(scriptsDir)}:"$PATH"`].join('\n')
+function exportLines({ socket, binDir }: LabLayout): string {
+  return [`export HOTSITE_SOCKET=${quote(socket)}`, `export PATH=${quote(binDir)}:"$PATH"`].join('\n')
+}
+
+/** Four are enough for the content of the guest's disks; more than a TiB is a slip of the finger. */
+function diskMiBOf(text: string): number {
+  const diskMiB = Number(text)
+  if (!Number.isInteger(diskMiB) || diskMiB < 4 || diskMiB > 1024 * 1024)
+    throw new Error(`--disk-mib takes a whole number from 4 to 1048576, not ${text}`)
+  return diskMiB
 }
 
 function quote(text: string): string {
@@ -45,7 +50,7 @@ function quote(text: string): string {
 function status(dir: string, form: { json: boolean; env: boolean }): void {
   const { layout } = existingLab(dir)
   if (form.env) {
-    print(exportLines(layout.socket))
+    print(exportLines(layout))
     return
   }
   const processes = (readLabState(layout)?.processes ?? []).map((one) => ({
@@ -88,13 +93,17 @@ async function main(): Promise<void> {
     return
   }
   const dir = resolve(values.dir)
-  if (verb === 'up') await up(dir, Number(values['disk-mib']))
+  if (verb === 'up') await up(dir, diskMiBOf(values['disk-mib']))
   else if (verb === 'status') status(dir, values)
   else if (verb === 'down') {
     await labDown(dir)
     if (values.remove) removeLab(dir)
-    print(values.remove ? `The lab is down and ${dir} is gone.` : 'The lab is down; its folder is as it was.')
-  } else throw new Error(`unknown command ${verb}; see ./scripts/lab --help`)
+    print(
+      values.remove
+        ? `The lab is down and ${dir} is gone.`
+        : `The lab is down. "up" continues it; "down --remove" deletes ${dir}.`,
+    )
+  } else throw new Error(`unknown command ${verb}: up, status or down; see ./scripts/lab --help`)
 }
 
 try {

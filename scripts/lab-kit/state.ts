@@ -12,12 +12,15 @@ const labState = z.strictObject({
   version: z.literal(1),
   ports: z.strictObject({ channel: z.int(), registration: z.int(), agents: z.record(z.string(), z.int()) }),
   processes: z.array(labProcess),
+  /** Folders of the VMs that ran when the lab was taken down. */
+  resume: z.array(z.string()).default([]),
 })
 
-/** What lab.json holds: which ports were chosen and which processes were started. */
+/** What lab.json holds: which ports were chosen, which processes were started, which VMs run again with the next `up`. */
 export interface LabState {
   readonly ports: LabPorts
   readonly processes: readonly LabProcess[]
+  readonly resume: readonly string[]
 }
 
 export function readLabState(layout: LabLayout): LabState | undefined {
@@ -25,10 +28,10 @@ export function readLabState(layout: LabLayout): LabState | undefined {
   return labState.parse(JSON.parse(readFileSync(layout.labFile, 'utf8')))
 }
 
-export function writeLabState(layout: LabLayout, { ports, processes }: LabState): void {
+export function writeLabState(layout: LabLayout, { ports, processes, resume }: LabState): void {
   writeFileDurably(
     layout.labFile,
-    `${JSON.stringify({ format: 'hotsite-lab', version: 1, ports, processes }, null, 2)}\n`,
+    `${JSON.stringify({ format: 'hotsite-lab', version: 1, ports, processes, resume }, null, 2)}\n`,
   )
 }
 

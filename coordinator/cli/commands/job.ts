@@ -3,6 +3,7 @@ import type { JobView } from '#coordinator/admin/views.ts'
 import { type Context, clientFor, show, table } from '../context.ts'
 import { jobLines, jobStyle } from '../job-text.ts'
 import { addNoWaitOption, followJob } from '../job-wait.ts'
+import { operationWords } from '../operation-text.ts'
 import { durationText } from '../text/units.ts'
 import { withExample } from './example.ts'
 import { wholeNumber } from './policy-options.ts'
@@ -75,7 +76,7 @@ function listLines(context: Context, jobs: readonly JobView[]): string[] {
     columns,
     jobs.map((job) => [
       job.jobId,
-      job.kind,
+      operationWords(job.kind),
       job.vm ?? '–',
       { text: job.state, style: jobStyle[job.state] },
       `${durationText(nowMs - job.createdAtMs)} ago`,

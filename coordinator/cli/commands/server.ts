@@ -74,7 +74,8 @@ function listLines(context: Context, servers: readonly ServerView[]): string[] {
 
 function skewText({ clockSkewMs }: ServerView): string {
   if (clockSkewMs === null) return '–'
-  return `${clockSkewMs < 0 ? '-' : ''}${durationText(Math.abs(clockSkewMs))}`
+  const text = durationText(Math.abs(clockSkewMs))
+  return clockSkewMs < 0 && text !== durationText(0) ? `-${text}` : text
 }
 
 function factsOf(context: Context, server: ServerView): string[] {
