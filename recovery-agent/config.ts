@@ -18,7 +18,7 @@ const hypervisor = z.discriminatedUnion('driver', [
   }),
 ])
 
-const agentConfigSchema = z.strictObject({
+export const agentConfigSchema = z.strictObject({
   name: z.string().min(1),
   dataDir: z.string(),
   /** Where replicas/ and overlays/ go; dataDir if absent. */
