@@ -9,7 +9,8 @@ export const noCrash: CrashPoint = () => {}
 export function crashPointFromEnv(env: NodeJS.ProcessEnv): CrashPoint {
   const wanted = env['HOTSITE_CRASH_AT']
   if (!wanted) return noCrash
-  const [name, nth] = wanted.split(':')
+  // Names may hold a colon themselves: only digits behind the last one are a count.
+  const [, name, nth] = /^(.*?)(?::(\d+))?$/.exec(wanted) ?? []
   let left = Number(nth ?? 1)
   return (passed) => {
     if (passed === name && --left === 0) process.kill(process.pid, 'SIGKILL')

@@ -11,7 +11,7 @@ export type Action =
   | { readonly kind: 'crash'; readonly target: CrashTarget; readonly nth: number }
   | { readonly kind: 'link'; readonly fault: LinkFault; readonly afterMs: number; readonly stallMs: number }
 
-const actionCount = 5
+const actionCount = 4
 
 /** Consecutive seeds walk through the crash points, so that as many runs as there are points visit each. */
 export function planRun(seed: number): readonly Action[] {

@@ -1,19 +1,18 @@
 /** One chaos run: the plan of a seed, executed on the world, and everything that must hold afterwards. */
 import { closeSync, openSync, readSync } from 'node:fs'
-import { z } from 'zod'
-import { eventView } from '#coordinator/admin/views.ts'
+import type { PointView as Point } from '#coordinator/admin/views.ts'
 import { systemClock } from '#shared/clock.ts'
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import { startProgram } from '#shared/folder/process.ts'
 import { openProcessTable } from '#shared/folder/process-table.ts'
 import { findGuest, killGuest } from '../lab-kit/guest.ts'
-import { CliFailure } from '../lab-kit/hotsite-cli.ts'
 import { daemonNames, labDown } from '../lab-kit/lab.ts'
 import { waitUntil } from '../lab-kit/processes.ts'
 import { type FaultyLink, openFaultyLink } from './faulty-link.ts'
 import { decodeCounter } from './model.ts'
 import { type Action, planRun } from './plan.ts'
 import { pointViolations } from './verify.ts'
-import { guestName, type Point, restoreTemplate, startWorld, type World } from './world.ts'
+import { guestName, restoreTemplate, startWorld, type World } from './world.ts'
 
 export interface RunReport {
   readonly seed: number
@@ -26,7 +25,7 @@ export interface RunReport {
 }
 
 const recoveryTimeoutMs = 60_000
-const crashTimeoutMs = 8_000
+const crashTimeoutMs = 12_000
 const retentionPoints = 15
 
 export async function runSeed(dir: string, seed: number): Promise<RunReport> {
@@ -101,7 +100,7 @@ async function notePoints(world: World, seen: Map<string, Point>): Promise<void>
   try {
     for (const point of await world.points()) seen.set(point.name, point)
   } catch (error) {
-    if (!(error instanceof CliFailure)) throw error
+    if (!(error instanceof HotsiteError)) throw error
   }
 }
 
@@ -180,7 +179,7 @@ function lostPoints(seen: ReadonlyMap<string, Point>, listed: readonly Point[]):
 
 /** Deltas must survive every one of these faults: nothing here is a reason to compare the disks anew (I2, I7). */
 async function needlessResyncs(world: World): Promise<readonly string[]> {
-  const events = z.array(eventView).parse(await world.lab.cli('event', 'list', '--limit', '500'))
+  const events = await world.lab.admin.call('listEvents', { query: { limit: 500 } })
   return events
     .filter(({ code }) => /resync|synchroniz/.test(code))
     .map(({ code, message }) => `${code}: ${message}`)

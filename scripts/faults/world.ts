@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parse, stringify } from 'yaml'
 import { z } from 'zod'
-import { pointView, vmView } from '#coordinator/admin/views.ts'
+import type { PointView, VmView } from '#coordinator/admin/views.ts'
 import { pathsIn } from '#recovery-agent/replica/names.ts'
 import { vmsDir } from '#shared/folder/layout.ts'
 import { writeVm } from '#shared/folder/vm-file.ts'
@@ -20,8 +20,6 @@ import { type LabLayout, labLayout } from '../lab-kit/layout.ts'
 import { modelDisks } from './model.ts'
 
 export const guestName = 'model'
-export type Point = z.infer<typeof pointView>
-export type Vm = z.infer<typeof vmView>
 
 const guestProgram = fileURLToPath(new URL('./model-guest.ts', import.meta.url))
 const guestPeriodMs = 10
@@ -31,10 +29,10 @@ export interface World {
   readonly lab: Lab
   readonly relayPort: number
   readonly targetPort: number
-  points(): Promise<readonly Point[]>
-  vm(): Promise<Vm>
+  points(): Promise<readonly PointView[]>
+  vm(): Promise<VmView>
   /** Layer of each disk at a point, as files for stock tools. */
-  layers(point: Point, protectedVmId: string): readonly string[]
+  layers(point: PointView, protectedVmId: string): readonly string[]
   sourceDisks(): readonly string[]
 }
 
@@ -90,8 +88,8 @@ export function openWorld(lab: Lab): World {
     lab,
     relayPort: target.advertise?.port ?? target.listen.port,
     targetPort: target.listen.port,
-    points: async () => pointView.array().parse(await lab.cli('point', 'list', guestName)),
-    vm: async () => vmView.parse(await lab.cli('vm', 'show', guestName)),
+    points: () => lab.admin.call('listPoints', { params: { vm: guestName } }),
+    vm: () => lab.admin.call('showVm', { params: { vm: guestName } }),
     layers: (point, protectedVmId) =>
       modelDisks
         .map(({ name }) => paths.layer(vmId.parse(protectedVmId), diskId.parse(name), point))
