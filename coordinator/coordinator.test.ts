@@ -4,10 +4,12 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { systemClock } from '#shared/clock.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import { vaultId } from '#shared/ids.ts'
 import { silentLog } from '#shared/log.ts'
 import { systemRng } from '#shared/rng.ts'
 import { loadCoordinatorConfig } from './config.ts'
 import { startCoordinator } from './coordinator.ts'
+import { loadVaultKey, vaultKeyPath } from './registration/vault-key.ts'
 import type { ScriptedAgent } from './testing/scripted-site.ts'
 import { eventually, pairedSites, protectedShop, TestCoordinator } from './testing/test-coordinator.ts'
 
@@ -130,7 +132,50 @@ describe('vaults and servers', () => {
       code: 'membership-generation',
     })
     const { needsAttention } = await test.service.status()
-    expect(needsAttention.filter(({ command }) => command === 'hotsite register')).toHaveLength(4)
+    expect(needsAttention.filter(({ command }) => command?.startsWith('hotsite register'))).toHaveLength(4)
+  })
+})
+
+describe('a vault key file and its row', () => {
+  it('a crash between the two: the next start goes by the file', async () => {
+    await using test = await TestCoordinator.start()
+    const { a } = await protectedShop(test)
+    for (const server of test.servers) await server.disconnect()
+    await test.restart({
+      crashPoint(name) {
+        if (name === 'vault-key-written') throw new Error('power cut')
+      },
+    })
+    await expect(test.service.regenerateKey('main')).rejects.toThrow('power cut')
+    expect((await test.service.showVault('main')).keyGeneration).toBe(1)
+    await test.restart()
+    const vault = await test.service.showVault('main')
+    const key = loadVaultKey(test.dataDir, vaultId.parse(vault.vaultId))
+    expect(vault).toMatchObject({
+      keyGeneration: 2,
+      publicKeyBase64: Buffer.from(key.publicKey).toString('base64'),
+    })
+    const events = await test.service.listEvents({ limit: 5 })
+    expect(events.map(({ code }) => code)).toContain('vault-key-regenerated')
+    await expect(a.agent.server.connect(test.dialled)).rejects.toMatchObject({
+      code: 'membership-generation',
+    })
+    await test.restart()
+    const again = await test.service.listEvents({ limit: 100 })
+    expect(again.filter(({ code }) => code === 'vault-key-regenerated')).toHaveLength(1)
+  })
+  it('an old key file from a backup is critical, and no generation is used twice', async () => {
+    await using test = await TestCoordinator.start()
+    const { vaultId: id } = await test.service.showVault('main')
+    const path = vaultKeyPath(test.dataDir, vaultId.parse(id))
+    const backup = readFileSync(path)
+    await test.service.regenerateKey('main')
+    await test.stop()
+    writeFileSync(path, backup)
+    await test.start()
+    const [event] = await test.service.listEvents({ limit: 1 })
+    expect(event).toMatchObject({ severity: 'critical', code: 'vault-key-outdated' })
+    expect(await test.service.regenerateKey('main')).toMatchObject({ keyGeneration: 3 })
   })
 })
 

@@ -23,6 +23,7 @@ import { keepTickets } from './engine/keepers/ticket-keeper.ts'
 import { createService } from './engine/service/service.ts'
 import { runSession } from './engine/session.ts'
 import { createTrustSource } from './engine/trust-source.ts'
+import { reconcileVaultKeys } from './engine/vault-keys.ts'
 import { createVaultTrusts, type VaultTrusts } from './engine/vault-trust.ts'
 import { type CoordinatorLimits, coordinatorLimitsWith } from './limits.ts'
 import { startRegistrationListener } from './registration/listener.ts'
@@ -68,6 +69,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     vaultSecretKey: (vaultId) => trusts.key(vaultId).secretKey,
     trustUpdate: (vaultId) => trusts.trustUpdate(vaultId),
   }
+  await reconcileVaultKeys(engine, (vaultId) => trusts.key(vaultId))
   // Last started, first stopped: listeners go before the loops they feed, and those before the database.
   started.use(startLoops(engine, trusts))
   const sessions = started.use(openSessions(engine))

@@ -21,6 +21,8 @@ export interface CoordinatorLimits {
   readonly tidyWaitMs: number
   /** Between two tries of a fence that failed. */
   readonly fenceRetryMs: number
+  /** The pause doubles with each failure up to this. */
+  readonly fenceRetryMaxMs: number
   /** A ticket outlives a week without the coordinator (I12). */
   readonly ticketLifetimeMs: number
   readonly ticketRenewMs: number
@@ -48,6 +50,7 @@ export const coordinatorLimits: CoordinatorLimits = {
   fenceWaitMs: 20_000,
   tidyWaitMs: 30_000,
   fenceRetryMs: 15_000,
+  fenceRetryMaxMs: 10 * minuteMs,
   ticketLifetimeMs: 7 * dayMs,
   ticketRenewMs: dayMs,
   clockSkewWarnMs: 5_000,

@@ -18,7 +18,11 @@ export function lockDataDir(dataDir: string): Disposable {
   } catch (error) {
     db.close()
     if (error instanceof Error && 'code' in error && String(error.code).startsWith('SQLITE_BUSY')) {
-      throw new HotsiteError('data-dir-in-use', `another daemon is running on ${dataDir}`, { cause: error })
+      throw new HotsiteError(
+        'data-dir-in-use',
+        `another process, a daemon or a registration, is working on ${dataDir}`,
+        { cause: error },
+      )
     }
     throw error
   }

@@ -138,6 +138,7 @@ describe('status', () => {
     kind: 'agent',
     connected: true,
     clockSkewMs: 0,
+    membershipIssuedAtMs: 0,
     membershipExpiresAtMs: 1e12,
     outdated: false,
   }
@@ -147,6 +148,7 @@ describe('status', () => {
     clockSkewWarnMs: 5_000,
     vms: [vm],
     servers: [server],
+    vaults: [{ name: 'main', certificateNotAfterMs: 1e12 }],
     waitingJobs: [],
     ...changes,
   })
@@ -190,13 +192,46 @@ describe('status', () => {
     expect(whatNeedsAPerson(input({ servers: [{ ...server, clockSkewMs: -9_000 }] }))[0]?.text).toContain(
       '9 s',
     )
-    expect(commands({ servers: [{ ...server, membershipExpiresAtMs: 20_000 }] })).toEqual([
-      'hotsite register',
-    ])
-    expect(commands({ servers: [{ ...server, outdated: true, connected: false }] })).toEqual([
-      'hotsite register',
-    ])
+    const register = 'hotsite register --kind agent --config FILE --credentials FILE --certificate FILE'
+    expect(commands({ servers: [{ ...server, outdated: true, connected: false }] })).toEqual([register])
     const waiting = { jobId: 'job-1', kind: 'pause', vmName: 'shop', waitingFor: 'agent h is away' }
     expect(commands({ waitingJobs: [waiting] })).toEqual(['hotsite job show job-1'])
+  })
+  it('a membership: from a month before its end, not before it can be renewed, critical once it ended', () => {
+    const dayMs = 86_400_000
+    const at = (leftMs: number, lifetimeMs = 300 * dayMs) =>
+      whatNeedsAPerson(
+        input({
+          nowMs: 1e12,
+          vms: [],
+          vaults: [],
+          servers: [
+            {
+              ...server,
+              membershipIssuedAtMs: 1e12 + leftMs - lifetimeMs,
+              membershipExpiresAtMs: 1e12 + leftMs,
+            },
+          ],
+        }),
+      )
+    expect(at(31 * dayMs)).toEqual([])
+    expect(at(29 * dayMs)[0]).toMatchObject({
+      severity: 'warning',
+      text: expect.stringContaining('ends in 29'),
+      command: expect.stringContaining('hotsite register --kind agent'),
+    })
+    expect(at(29 * dayMs, 60 * dayMs)).toEqual([])
+    expect(at(19 * dayMs, 60 * dayMs)).toHaveLength(1)
+    expect(at(0)[0]).toMatchObject({ severity: 'critical', text: expect.stringContaining('has ended') })
+  })
+  it('a vault certificate: from a month before its end on, with what replaces it', () => {
+    const at = (certificateNotAfterMs: number | null) =>
+      whatNeedsAPerson(input({ nowMs: 1e11, vms: [], vaults: [{ name: 'main', certificateNotAfterMs }] }))
+    expect(at(null)).toEqual([])
+    expect(at(1e11 + 31 * 86_400_000)).toEqual([])
+    expect(at(1e11 + 29 * 86_400_000)).toMatchObject([
+      { severity: 'warning', command: 'hotsite vault set-certificate main --certificate FILE' },
+    ])
+    expect(at(1e11 - 1)[0]?.text).toContain('has ended')
   })
 })

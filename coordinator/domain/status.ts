@@ -1,4 +1,5 @@
 /** "Am I safe?": one verdict, and what needs a person, most urgent first, with the command that answers it. */
+import { renewalDueAtMs } from '#shared/trust/membership-renewal.ts'
 import { describeMs, type Health } from './health.ts'
 
 export type Verdict = 'safe' | 'attention' | 'danger' | 'nothing-protected'
@@ -32,9 +33,15 @@ export interface StatusInput {
     readonly kind: string
     readonly connected: boolean
     readonly clockSkewMs: number | null
+    readonly membershipIssuedAtMs: number
     readonly membershipExpiresAtMs: number
     /** Its membership was signed by a vault key that is no longer in force. */
     readonly outdated: boolean
+  }[]
+  readonly vaults: readonly {
+    readonly name: string
+    /** null: it has no certificate. */
+    readonly certificateNotAfterMs: number | null
   }[]
   readonly waitingJobs: readonly {
     readonly jobId: string
@@ -46,12 +53,13 @@ export interface StatusInput {
 
 const order = { critical: 0, warning: 1, info: 2 } as const
 /** A month: time to plan a visit. */
-const membershipWarnMs = 30 * 86_400_000
+const expiryWarnMs = 30 * 86_400_000
 
 export function whatNeedsAPerson(input: StatusInput): readonly Attention[] {
   const found = [
     ...input.vms.flatMap((vm) => ofVm(vm, input)),
     ...input.servers.flatMap((server) => ofServer(server, input)),
+    ...input.vaults.flatMap((vault) => ofVault(vault, input)),
     ...input.waitingJobs.map(ofWaitingJob),
   ]
   return found.toSorted((a, b) => order[a.severity] - order[b.severity])
@@ -103,16 +111,13 @@ function ofServer(
   server: StatusInput['servers'][number],
   { nowMs, clockSkewWarnMs }: StatusInput,
 ): readonly Attention[] {
-  const { name, kind, connected, outdated, clockSkewMs, membershipExpiresAtMs } = server
+  const { name, kind, connected, outdated, clockSkewMs } = server
   const what = `${kind} ${name}`
-  if (outdated)
-    return [
-      {
-        severity: 'critical',
-        text: `${what} must register again: the vault key was regenerated`,
-        command: 'hotsite register',
-      },
-    ]
+  const command = `hotsite register --kind ${kind} --config FILE --credentials FILE --certificate FILE`
+  if (outdated) {
+    const text = `${what} must register again: the vault key was regenerated`
+    return [{ severity: 'critical', text, command }]
+  }
   const items: Attention[] = []
   if (!connected)
     items.push({
@@ -126,13 +131,37 @@ function ofServer(
       text: `the clock of ${what} is off by ${describeMs(Math.abs(clockSkewMs))}`,
       command: null,
     })
-  if (membershipExpiresAtMs - nowMs < membershipWarnMs)
-    items.push({
-      severity: 'warning',
-      text: `the membership of ${what} ends in ${describeMs(membershipExpiresAtMs - nowMs)}; register it again`,
-      command: 'hotsite register',
-    })
+  const ending = ofMembership(server, nowMs)
+  if (ending) items.push({ ...ending, command })
   return items
+}
+
+function ofMembership(
+  { name, kind, membershipIssuedAtMs, membershipExpiresAtMs }: StatusInput['servers'][number],
+  nowMs: number,
+): Omit<Attention, 'command'> | undefined {
+  const what = `the membership of ${kind} ${name}`
+  if (nowMs >= membershipExpiresAtMs)
+    return { severity: 'critical', text: `${what} has ended; it is refused until it registers again` }
+  // Not before a registration would be taken as a renewal: the command named must work.
+  const dueAtMs = renewalDueAtMs({ issuedAtMs: membershipIssuedAtMs, expiresAtMs: membershipExpiresAtMs })
+  if (nowMs < Math.max(dueAtMs, membershipExpiresAtMs - expiryWarnMs)) return undefined
+  const left = describeMs(membershipExpiresAtMs - nowMs)
+  return { severity: 'warning', text: `${what} ends in ${left}; register it again, its daemon stopped` }
+}
+
+/** Registered servers do not need it; new ones, and those that must register again, do. */
+function ofVault(
+  { name, certificateNotAfterMs }: StatusInput['vaults'][number],
+  { nowMs }: StatusInput,
+): readonly Attention[] {
+  if (certificateNotAfterMs === null || certificateNotAfterMs - nowMs >= expiryWarnMs) return []
+  const left = certificateNotAfterMs - nowMs
+  const text =
+    left > 0
+      ? `the certificate of vault ${name} ends in ${describeMs(left)}; no server can register after that`
+      : `the certificate of vault ${name} has ended: no server can register`
+  return [{ severity: 'warning', text, command: `hotsite vault set-certificate ${name} --certificate FILE` }]
 }
 
 function ofWaitingJob({ jobId, kind, vmName, waitingFor }: StatusInput['waitingJobs'][number]): Attention {

@@ -61,6 +61,12 @@ export async function ticketFor(
 export const ticketTarget = (sourceAgentId: ServerId, target: PeerAddress): string =>
   JSON.stringify([sourceAgentId, target.serverId, target.host, target.port, target.certificatePem])
 
+/** Whether a ticket was made for these two servers, wherever the target listened then. */
+export function isTicketOf(kept: IssuedTicket['kept'], source: ServerId, target: ServerId): boolean {
+  const [ticketSource, ticketTargetId] = JSON.parse(kept.target) as readonly unknown[]
+  return ticketSource === source && ticketTargetId === target
+}
+
 export interface StartReplication {
   readonly from: Side
   readonly to: Side

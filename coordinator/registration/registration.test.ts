@@ -2,6 +2,7 @@ import { rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer as createTcpServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { lockDataDir } from '#shared/data-dir.ts'
 import { identityPath, loadIdentity } from '#shared/trust/identity-store.ts'
 import { verifyMembership } from '#shared/trust/membership.ts'
 import { pendingKeysPath } from '#shared/trust/pending-keys.ts'
@@ -104,6 +105,18 @@ describe('registering again', () => {
     const second = await register(site, { dataDir: elsewhere, replace: true })
     expect(site.vaults.revoked).toEqual([first.serverId])
     expect(second.serverId).not.toBe(first.serverId)
+  })
+
+  it('beside a daemon on the same data folder is refused, and nothing is recorded', async () => {
+    const first = await register(site)
+    {
+      using _daemon = lockDataDir(site.dataDir)
+      expect(await refusal(site, { replace: true })).toMatchObject({ code: 'data-dir-in-use' })
+    }
+    expect(loadIdentity(site.dataDir).serverId).toBe(first.serverId)
+    expect(site.vaults.revoked).toEqual([])
+    await register(site, { replace: true })
+    expect(site.vaults.revoked).toEqual([first.serverId])
   })
 
   it('I4: an answer that was lost leads to the same server', async () => {

@@ -81,6 +81,24 @@ export async function findCommand(
   return row && fromRow(row)
 }
 
+/** "~" sorts after every id. */
+export async function newestCommand(
+  db: Db,
+  vaultId: VaultId,
+  idPrefix: string,
+): Promise<OutboxRow | undefined> {
+  const row = await db
+    .selectFrom('outbox')
+    .selectAll()
+    .where('vault_id', '=', vaultId)
+    .where('command_id', '>=', idPrefix)
+    .where('command_id', '<', `${idPrefix}~`)
+    .orderBy('sequence', 'desc')
+    .limit(1)
+    .executeTakeFirst()
+  return row && fromRow(row)
+}
+
 /** The oldest open command of each VM at this server: what may be under way there now. */
 export async function dueCommands(
   db: Db,

@@ -5,6 +5,7 @@ export const quickLimits: Partial<CoordinatorLimits> = {
   jobPollMs: 200,
   fenceWaitMs: 1_000,
   fenceRetryMs: 50,
+  fenceRetryMaxMs: 200,
   tidyWaitMs: 2_000,
   bestEffortMs: 1_000,
   keeperMs: 200,

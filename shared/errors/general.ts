@@ -27,8 +27,9 @@ export const generalErrors = {
     retryable: false,
   },
   'data-dir-in-use': {
-    cause: 'Another daemon is running on the same data folder.',
-    action: 'Stop the other one, or give each its own dataDir.',
+    cause: 'A daemon, or a registration, is running on the same data folder.',
+    action:
+      'Stop the other one, or give each its own dataDir. A server is registered while its daemon is stopped.',
     retryable: false,
   },
   'request-invalid': {

@@ -1,5 +1,6 @@
 /** `register` on a server: from a credentials file and the vault certificate to an identity in the data folder. */
 import type { Clock } from '../clock.ts'
+import { lockDataDir } from '../data-dir.ts'
 import { HotsiteError } from '../errors/hotsite-error.ts'
 import { type Credentials, readCredentials } from './credentials-file.ts'
 import { findIdentity, identityPath, type ServerIdentity, saveIdentity } from './identity-store.ts'
@@ -38,6 +39,8 @@ export async function registerServer(options: RegisterServerOptions): Promise<Se
   const credentials = readCredentials(credentialsPath, clock.now())
   const vaultKeyPair = openKeyAndCertificate(options.keyAndCertificate)
   checkVaultCertificate(vaultKeyPair.certificatePem, clock.now())
+  // A daemon would go on with the identity it has read, and a second registration would write keys of its own.
+  using _lock = lockDataDir(dataDir)
   const keys = keysToRegister(options, credentials)
   const { coordinatorCertificatePem, vaultCertificateThumbprint } = credentials
   const target = { coordinatorCertificatePem, vaultCertificateThumbprint, vaultKeyPair, timeoutMs }

@@ -5,7 +5,7 @@
 import { errorFromDocument } from '#shared/errors/hotsite-error.ts'
 import { type CommandId, commandId } from '#shared/ids.ts'
 import type { ProtectedVm } from '../../store/documents.ts'
-import { findCommand, type NewCommand, type OutboxRow, putCommand } from '../../store/outbox.ts'
+import { type NewCommand, newestCommand, putCommand } from '../../store/outbox.ts'
 import { findProtectedVm, listProtectedVms } from '../../store/protected-vms.ts'
 import { applyEffect } from '../apply-effect.ts'
 import type { Engine } from '../engine.ts'
@@ -21,29 +21,25 @@ export async function keepFences(engine: Engine): Promise<void> {
 }
 
 async function pursue(engine: Engine, vm: ProtectedVm, part: Part): Promise<void> {
-  const idOf = (attempt: number): CommandId =>
-    commandId.parse(
-      `fence:${part === 'vmFenced' ? 'vm' : 'rep'}:${vm.vmId.slice(0, 50)}:${vm.sourceFence?.epoch}:${attempt}`,
-    )
-  let attempt = 1
-  let row: OutboxRow | undefined
-  for (;;) {
-    const found = await findCommand(engine.db, vm.vaultId, idOf(attempt))
-    if (!found) break
-    row = found
-    attempt += 1
-  }
+  const idPrefix = `fence:${part === 'vmFenced' ? 'vm' : 'rep'}:${vm.vmId.slice(0, 50)}:${vm.sourceFence?.epoch}:`
+  const row = await newestCommand(engine.db, vm.vaultId, idPrefix)
   if (row?.state === 'open') return
   if (row?.state === 'done') return confirm(engine, vm, part)
+  const attempt = row ? Number(row.commandId.slice(idPrefix.length)) + 1 : 1
   const sinceMs = engine.clock.now() - (row?.endedAtMs ?? 0)
-  if (row && sinceMs >= 0 && sinceMs < engine.limits.fenceRetryMs) return
-  const command = fenceCommand(vm, part, idOf(attempt))
+  if (row && sinceMs >= 0 && sinceMs < retryAfterMs(engine, attempt)) return
+  const command = fenceCommand(vm, part, commandId.parse(`${idPrefix}${attempt}`))
   await engine.db.transaction().execute(async (tx) => {
     await putCommand(tx, command, engine.clock.now())
     if (row?.error && attempt === 2)
       await applyEffect(engine, tx, { ...vm, jobId: null }, { notices: [refusedNotice(vm, row.error)] })
   })
   engine.bus.notify()
+}
+
+/** Ever more seldom: a fence that cannot be set for weeks must not fill the outbox. */
+function retryAfterMs({ limits }: Engine, attempt: number): number {
+  return Math.min(limits.fenceRetryMs * 2 ** Math.max(0, attempt - 2), limits.fenceRetryMaxMs)
 }
 
 function refusedNotice(vm: ProtectedVm, error: string) {

@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto'
 import type { CoordinatorService } from '../../admin/service.ts'
 import type { StatusView, VmView } from '../../admin/views.ts'
 import { verdictOf, whatNeedsAPerson } from '../../domain/status.ts'
@@ -47,10 +48,16 @@ async function status(engine: Engine, version: string): Promise<StatusView> {
       kind: row.kind,
       connected: isConnected(row),
       clockSkewMs: row.clockSkewMs,
+      membershipIssuedAtMs: row.registeredAtMs,
       membershipExpiresAtMs: row.membershipExpiresAtMs,
       outdated: vaults.some(
         ({ vaultId, keyGeneration }) => vaultId === row.vaultId && keyGeneration > row.generation,
       ),
+    })),
+    vaults: vaults.map(({ name, certificatePem }) => ({
+      name,
+      certificateNotAfterMs:
+        certificatePem === null ? null : new X509Certificate(certificatePem).validToDate.getTime(),
     })),
     waitingJobs: waiting.map(({ jobId, kind, vmName, waitingFor }) => ({ jobId, kind, vmName, waitingFor })),
     clockSkewWarnMs: limits.clockSkewWarnMs,

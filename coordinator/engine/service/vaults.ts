@@ -7,19 +7,11 @@ import type { CoordinatorService } from '../../admin/service.ts'
 import type { VaultView } from '../../admin/views.ts'
 import { issueVaultCredentials } from '../../registration/credentials.ts'
 import { ensureVaultKey, regenerateVaultKey } from '../../registration/vault-key.ts'
-import { listProtectedVms } from '../../store/protected-vms.ts'
-import {
-  findVault,
-  insertVault,
-  listVaults,
-  setVaultCertificate,
-  setVaultKey,
-  type VaultRow,
-} from '../../store/vaults.ts'
-import { applyEffect } from '../apply-effect.ts'
+import { findVault, insertVault, listVaults, setVaultCertificate, type VaultRow } from '../../store/vaults.ts'
 import { emit } from '../emit.ts'
 import type { Engine } from '../engine.ts'
 import { randomId } from '../random-id.ts'
+import { recordNewKey } from '../vault-keys.ts'
 import type { VaultTrusts } from '../vault-trust.ts'
 import { resolveVault } from './resolve.ts'
 
@@ -106,20 +98,12 @@ export function vaultService(input: VaultServiceInput): VaultService {
   }
 }
 
-/** Every membership and ticket made before is void: servers register again, and tickets are made anew for them. */
 async function regenerate({ engine, trusts, dataDir }: VaultServiceInput, vault: VaultRow): Promise<void> {
   const { vaultId: id } = vault
   const nowMs = engine.clock.now()
   const key = regenerateVaultKey({ dataDir, vaultId: id, nowMs, previousGeneration: vault.keyGeneration })
-  await engine.db.transaction().execute(async (tx) => {
-    const publicKey = Buffer.from(key.publicKey).toString('base64')
-    await setVaultKey(tx, id, { generation: key.generation, publicKey })
-    for (const { vm } of await listProtectedVms(tx))
-      if (vm.vaultId === id)
-        await applyEffect(engine, tx, { ...vm, jobId: null }, { patch: { ticket: null } })
-    const message = `the key of vault ${vault.name} was regenerated; every server must register again`
-    await emit(engine, tx, id, { severity: 'warning', code: 'vault-key-regenerated', message })
-  })
+  engine.crashPoint('vault-key-written')
+  await recordNewKey(engine, vault, key)
   await trusts.reload()
   engine.connections.drop(({ peer }) => peer.vaultId === id, {
     code: 'membership-generation',
