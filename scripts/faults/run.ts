@@ -110,6 +110,13 @@ async function settleAndVerify(
   seen: Map<string, Point>,
 ): Promise<{ pointsVerified: number; violations: readonly string[] }> {
   for (const daemon of daemonNames) if (!world.lab.isAlive(daemon)) world.lab.restart(daemon)
+  const answers = () =>
+    world.points().then(
+      () => true,
+      () => false,
+    )
+  if (!(await waitUntil(answers, recoveryTimeoutMs)))
+    return { pointsVerified: 0, violations: ['the coordinator does not come back'] }
   const wanted = sourceCounter(world)
   const verified = new Map<string, readonly string[]>()
   let reached = 0
