@@ -6,7 +6,15 @@ import { replicationPolicy } from '#shared/messages/policy.ts'
 import { seededRng } from '#shared/rng.ts'
 import { openRemoteReplicaStore } from './client.ts'
 import type { RemoteReplicaStore } from './remote.ts'
-import { batchesOf, ModelVm, manifestOf, rootOfDisk, testServer, testVm } from './testing/model-vm.ts'
+import {
+  batchesOf,
+  ModelVm,
+  manifestOf,
+  rootOfDisk,
+  storedBatch,
+  testServer,
+  testVm,
+} from './testing/model-vm.ts'
 import { testFolder } from './testing/test-folder.ts'
 
 let dir: ReturnType<typeof testFolder>
@@ -38,14 +46,14 @@ async function prepare(vm: ModelVm, epoch = 1): Promise<void> {
 }
 
 describe('the replica store in a worker', () => {
-  it('takes a delta in pipelined batches and leaves the caller its buffers', async () => {
+  it('takes a delta in pipelined batches', async () => {
     const vm = new ModelVm(seededRng(1), { 'disk-0': 600 * 65_536 })
     await prepare(vm)
     vm.scribble(900)
     const delta = vm.capture()
     const writer = await store.begin(delta.header)
     expect(writer.resume).toEqual([{ diskId: 'disk-0', nextBatch: 0 }])
-    for (const batch of delta.batches) await writer.write(batch)
+    for (const batch of delta.batches) await writer.write(storedBatch(batch))
     expect(await writer.sync()).toEqual([{ diskId: 'disk-0', nextBatch: delta.batches.length }])
     expect(await writer.seal(delta.manifest)).toEqual({ kind: 'sealed' })
     const [point] = await store.points(testVm)
@@ -76,7 +84,7 @@ describe('the replica store in a worker', () => {
     const delta = vm.capture()
     const writer = await store.begin(delta.header)
     const gap = { ...delta.batches[0], batch: 5 }
-    await writer.write(gap as (typeof delta.batches)[number])
+    await writer.write(storedBatch(gap as (typeof delta.batches)[number]))
     await expect(writer.sync()).rejects.toMatchObject({ code: 'stream-out-of-order' })
     await expect(writer.seal(delta.manifest)).rejects.toMatchObject({ code: 'stream-out-of-order' })
     await writer.close()
@@ -89,7 +97,7 @@ describe('the replica store in a worker', () => {
     const delta = vm.capture()
     const writer = await store.begin(delta.header)
     await store.raiseEpoch(testVm, 2)
-    for (const batch of delta.batches.slice(0, 1)) await writer.write(batch)
+    for (const batch of delta.batches.slice(0, 1)) await writer.write(storedBatch(batch))
     await expect(writer.sync()).rejects.toMatchObject({ code: 'epoch-stale', details: { epoch: 2 } })
     await expect(store.begin(delta.header)).rejects.toMatchObject({ code: 'epoch-stale' })
   })
@@ -107,7 +115,7 @@ describe('the replica store in a worker', () => {
     await Promise.all(
       batches.map(async (batch) => {
         unresolved++
-        await writer.write(batch)
+        await writer.write(storedBatch(batch))
         unresolved--
         most = Math.max(most, unresolved)
       }),

@@ -5,7 +5,7 @@ import type { DiskProgress } from './port.ts'
 import {
   errorOf,
   type FromWorker,
-  packBatch,
+  movable,
   type RemoteCall,
   type RemoteDeltaWriter,
   type RemoteReplicaStore,
@@ -63,8 +63,8 @@ function remoteWriter(
     resume,
     write: async (batch) => {
       if (failed) throw failed
-      const packed = packBatch(batch)
-      const sent = thread.call({ target: 'write', writerId, batch: packed }, packed.payload)
+      const moved = movable(batch)
+      const sent = thread.call({ target: 'write', writerId, batch: moved.batch }, moved.memory)
       sent.catch((error: Error) => {
         failed ??= error
       })

@@ -2,6 +2,7 @@
  * The replica store behind a worker: the same methods, each answer a promise. What crosses the thread is one kind of
  * request and one kind of reply; errors travel as documents and become HotsiteErrors again.
  */
+import { type PackedBatch, unpackBatch } from '#shared/blocks/batch.ts'
 import { type ErrorDocument, errorFromDocument } from '#shared/errors/hotsite-error.ts'
 import type { DiskId } from '#shared/ids.ts'
 import type { LogFields } from '#shared/log.ts'
@@ -14,8 +15,11 @@ type Promised<Methods> = {
 }
 
 export type RemoteDeltaWriter = Promised<Omit<DeltaWriter, 'write'>> & {
-  /** Resolves when there is room for more; an error of an earlier batch shows with the next call. */
-  write(batch: BlockBatch): Promise<void>
+  /**
+   * Resolves when there is room for more; an error of an earlier batch shows with the next call. The payload is given
+   * away: it may be moved to the worker and be empty afterwards.
+   */
+  write(batch: StoredBlocks): Promise<void>
 }
 
 export type RemoteReplicaStore = Promised<Omit<ReplicaStore, 'begin'>> & {
@@ -52,20 +56,16 @@ export const everyMethodIsPassedOn: [Missing] extends [never] ? true : never = t
 export const writerMethods = ['sync', 'seal', 'close'] as const satisfies readonly (keyof DeltaWriter)[]
 export type WriterMethod = (typeof writerMethods)[number]
 
-/** A batch with its blocks in one buffer of its own, which is transferred, not copied. */
-export interface PackedBatch {
+/** A batch as it came: blocks in their stored form, expanded in the worker. */
+export interface StoredBlocks extends PackedBatch {
   readonly diskId: DiskId
   readonly batch: number
-  readonly blockIndexes: readonly number[]
-  /** Length of each block, 0 for a zero block; they follow each other in `payload`. */
-  readonly blockBytes: readonly number[]
-  readonly payload: ArrayBuffer
 }
 
 export type RemoteCall =
   | { readonly target: 'store'; readonly method: StoreMethod; readonly args: readonly unknown[] }
   | { readonly target: 'begin'; readonly writerId: number; readonly header: DeltaHeader }
-  | { readonly target: 'write'; readonly writerId: number; readonly batch: PackedBatch }
+  | { readonly target: 'write'; readonly writerId: number; readonly batch: StoredBlocks }
   | {
       readonly target: 'writer'
       readonly writerId: number
@@ -89,22 +89,26 @@ export type FromWorker =
       readonly fields: LogFields
     }
 
-export function packBatch({ diskId, batch, blockIndexes, blocks }: BlockBatch): PackedBatch {
-  const blockBytes = blocks.map((block) => block?.length ?? 0)
-  const payload = new ArrayBuffer(blockBytes.reduce((sum, bytes) => sum + bytes, 0))
-  const target = Buffer.from(payload)
-  let offset = 0
-  for (const block of blocks) offset += block?.copy(target, offset) ?? 0
-  return { diskId, batch, blockIndexes, blockBytes, payload }
+/** With a payload that can be moved to another thread: memory of its own. */
+export function movable(batch: StoredBlocks): {
+  readonly batch: StoredBlocks
+  readonly memory: ArrayBuffer
+} {
+  const { buffer, byteLength } = batch.payload
+  if (buffer instanceof ArrayBuffer && byteLength > 0 && byteLength === buffer.byteLength)
+    return { batch, memory: buffer }
+  const payload = Buffer.allocUnsafeSlow(byteLength)
+  batch.payload.copy(payload)
+  return { batch: { ...batch, payload }, memory: payload.buffer }
 }
 
-export function unpackBatch({ diskId, batch, blockIndexes, blockBytes, payload }: PackedBatch): BlockBatch {
-  let offset = 0
-  const blocks = blockBytes.map((bytes) => {
-    if (bytes === 0) return null
-    const block = Buffer.from(payload, offset, bytes)
-    offset += bytes
-    return block
+/** In the worker. Throws `block-malformed`. */
+export function expand({ diskId, batch, blockIndexes, storedBytes, payload }: StoredBlocks): BlockBatch {
+  const { buffer, byteOffset, byteLength } = payload
+  const blocks = unpackBatch({
+    blockIndexes,
+    storedBytes,
+    payload: Buffer.from(buffer, byteOffset, byteLength),
   })
   return { diskId, batch, blockIndexes, blocks }
 }

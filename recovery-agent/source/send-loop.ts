@@ -237,6 +237,8 @@ async function synchronize(work: Work, newestSeq: number): Promise<number> {
       session,
       epoch: source.record.epoch,
       compress: source.record.policy.compression,
+      choice: source.compression,
+      clock,
       onProgress: (progress) => source.setProgress(progress),
     })
     crashPoint('source:sync-committed')
@@ -266,8 +268,6 @@ function makeTransfer(work: Work, deadlineMs: number | null, onSent: (bytes: num
   return {
     conversation,
     turns: link.turns,
-    clock,
-    choice: source.compression,
     deadlineMs,
     signal: AbortSignal.any([stop, conversation.signal]),
     onSent,

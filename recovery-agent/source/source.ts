@@ -42,7 +42,7 @@ type Activity = ReplicationReport['activity']
 export class Source {
   readonly deps: SourceDeps
   readonly log: Logger
-  /** Learned from what was sent in this life. */
+  /** Learned from the synchronizations of this life. */
   readonly compression = new CompressionChoice()
   readonly #changed = new Wakeup()
   #record: SourceRecord

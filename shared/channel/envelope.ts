@@ -28,10 +28,12 @@ export interface Sealer {
 
 export interface Opener {
   /**
-   * Header and tail as views into `bytes`. Throws `channel-malformed`, `channel-oversize`, `channel-out-of-sequence`
-   * (replayed, reordered, left out) and `channel-altered`; after any of them the channel must be closed.
+   * Header and tail as views into `received`, one message whole or in the pieces it came in. When the pieces are those
+   * a sealer made, the tail is the middle one, and so the only content of its memory. Throws `channel-malformed`,
+   * `channel-oversize`, `channel-out-of-sequence` (replayed, reordered, left out) and `channel-altered`; after any of
+   * them the channel must be closed.
    */
-  open(bytes: Buffer): { readonly header: Buffer; readonly tail: Buffer | undefined }
+  open(received: Buffer | readonly Buffer[]): { readonly header: Buffer; readonly tail: Buffer | undefined }
 }
 
 export type EnvelopeLimits = Pick<ChannelLimits, 'maxHeaderBytes' | 'maxTailBytes'>
@@ -59,31 +61,48 @@ export function sealer(mac: Mac, limits: EnvelopeLimits, firstSequence: number):
 export function opener(mac: Mac, limits: EnvelopeLimits, firstSequence: number): Opener {
   let expected = firstSequence
   return {
-    open(bytes) {
-      if (bytes.length < prefixBytes + macBytes)
-        throw new HotsiteError('channel-malformed', `a message of ${bytes.length} bytes is too short`)
-      const headerBytes = bytes.readUInt32BE(8)
-      const tailBytes = bytes.length - prefixBytes - macBytes - headerBytes
-      if (tailBytes < 0)
-        throw new HotsiteError(
-          'channel-malformed',
-          `a header of ${headerBytes} bytes does not fit its message`,
-        )
-      ensureWithinLimits(headerBytes, tailBytes, limits)
-      const content = bytes.subarray(0, bytes.length - macBytes)
-      const sequence = bytes.readBigUInt64BE(0)
+    open(received) {
+      const { head, tail, tag } = asSealed(received) ?? cut(received)
+      ensureWithinLimits(head.length - prefixBytes, tail?.length ?? 0, limits)
+      const sequence = head.readBigUInt64BE(0)
       // The number first: it tells a replay from an alteration, and either way the channel closes.
       if (sequence !== BigInt(expected))
         throw new HotsiteError(
           'channel-out-of-sequence',
           `received message ${sequence} where ${expected} was due: repeated, reordered or left out`,
         )
-      if (!macEquals(mac.tag(expected, [content]), bytes.subarray(bytes.length - macBytes)))
+      if (!macEquals(mac.tag(expected, tail ? [head, tail] : [head]), tag))
         throw new HotsiteError('channel-altered', `message ${expected} was altered on its way`)
       expected += 1
-      const header = content.subarray(prefixBytes, prefixBytes + headerBytes)
-      return { header, tail: tailBytes > 0 ? content.subarray(prefixBytes + headerBytes) : undefined }
+      return { header: head.subarray(prefixBytes), tail }
     },
+  }
+}
+
+type Parts = Pick<SealedMessage, 'head' | 'tail' | 'tag'>
+
+/** The three pieces of a message with a payload, when it came in exactly these. */
+function asSealed(received: Buffer | readonly Buffer[]): Parts | undefined {
+  if (Buffer.isBuffer(received)) return undefined
+  const [head, tail, tag] = received
+  if (!head || !tail || !tag || received.length !== 3) return undefined
+  const fits = head.length >= prefixBytes && head.length === prefixBytes + head.readUInt32BE(8)
+  return fits && tag.length === macBytes ? { head, tail, tag } : undefined
+}
+
+function cut(received: Buffer | readonly Buffer[]): Parts {
+  const bytes = Buffer.isBuffer(received) ? received : Buffer.concat(received)
+  if (bytes.length < prefixBytes + macBytes)
+    throw new HotsiteError('channel-malformed', `a message of ${bytes.length} bytes is too short`)
+  const headerBytes = bytes.readUInt32BE(8)
+  const tagAt = bytes.length - macBytes
+  const headEnd = prefixBytes + headerBytes
+  if (headEnd > tagAt)
+    throw new HotsiteError('channel-malformed', `a header of ${headerBytes} bytes does not fit its message`)
+  return {
+    head: bytes.subarray(0, headEnd),
+    tail: headEnd < tagAt ? bytes.subarray(headEnd, tagAt) : undefined,
+    tag: bytes.subarray(tagAt),
   }
 }
 

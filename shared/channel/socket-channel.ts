@@ -170,7 +170,8 @@ export function socketChannel(options: SocketChannelOptions): SocketChannel {
     return handled(room.promise)
   }
 
-  function deliver(data: Buffer): void {
+  function deliver(data: readonly Buffer[]): void {
+    const sizeBytes = data.reduce((sum, piece) => sum + piece.length, queuedMessageOverheadBytes)
     const { header, tail } = open.open(data)
     const message = decodeMessage(header, tail)
     counted.framesReceived += 1
@@ -186,7 +187,7 @@ export function socketChannel(options: SocketChannelOptions): SocketChannel {
       case 'refusal':
         throw new HotsiteError('channel-malformed', `received ${message.kind} after the handshake`)
       default:
-        received.push({ message, sizeBytes: data.length + queuedMessageOverheadBytes })
+        received.push({ message, sizeBytes })
     }
   }
 
@@ -205,11 +206,14 @@ export function socketChannel(options: SocketChannelOptions): SocketChannel {
     }
   }
 
-  socket.on('message', (data: Buffer, isBinary: boolean) => {
+  // The payload of a message is then a piece of memory of its own: not copied here, and movable to another thread.
+  socket.binaryType = 'fragments'
+  socket.on('message', (data: Buffer | readonly Buffer[], isBinary: boolean) => {
     silence.received()
     if (reason) return
     try {
-      if (!isBinary) throw new HotsiteError('channel-malformed', 'received a text message')
+      if (!isBinary || Buffer.isBuffer(data))
+        throw new HotsiteError('channel-malformed', 'received a text message')
       deliver(data)
     } catch (error) {
       fail(error)

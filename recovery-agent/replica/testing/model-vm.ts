@@ -1,5 +1,6 @@
 /** A VM whose disks are maps of blocks: the truth a replica is compared with, and the source of its deltas. */
 import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs'
+import { BatchBuilder } from '#shared/blocks/batch.ts'
 import { BLOCK_BYTES, blockCountOf } from '#shared/blocks/block.ts'
 import {
   GROUP_BYTES,
@@ -10,6 +11,7 @@ import {
   nodeOf,
   rootOf,
 } from '#shared/blocks/hash-tree.ts'
+import { storeBlock } from '#shared/blocks/stored-block.ts'
 import type { DiskId, ServerId, VmId } from '#shared/ids.ts'
 import { replicationPolicy } from '#shared/messages/policy.ts'
 import { intBelow, type Rng } from '#shared/rng.ts'
@@ -21,6 +23,7 @@ import type {
   SealOutcome,
   SignedManifest,
 } from '../port.ts'
+import type { StoredBlocks } from '../remote.ts'
 
 export const testVm = 'vm-1' as VmId
 export const testServer = 'server-a' as ServerId
@@ -157,6 +160,16 @@ export function batchesOf(disk: ModelDisk, indexes: readonly number[], batchBloc
     })
   }
   return batches
+}
+
+/** As it comes off the wire. */
+export function storedBatch({ diskId, batch, blockIndexes, blocks }: BlockBatch): StoredBlocks {
+  const builder = new BatchBuilder()
+  blockIndexes.forEach((blockIndex, i) => {
+    const block = blocks[i]
+    builder.add(blockIndex, block ? storeBlock(block, i % 2 === 0) : null)
+  })
+  return { diskId, batch, ...builder.take() }
 }
 
 export function rootOfDisk({ sizeBytes, blocks }: ModelDisk): Buffer {

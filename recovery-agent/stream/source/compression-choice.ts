@@ -1,86 +1,78 @@
 /**
- * Whether compressing pays (DESIGN §5): it does while link and target take compressed blocks faster than raw ones, and
- * not while they take raw blocks as fast as they can be compressed. Pure: it is told what took how long.
- *
- *   compressed  min(what the compressor makes, what the link drains ÷ what is left of a block)
- *   raw         min(what reading makes, what the link drains)                        both in raw bytes per ms
+ * Whether compressing pays (DESIGN §5): both ways are tried while a synchronization runs, and the one that brings more
+ * raw blocks to the target in the same time is kept. That counts everything, the compressor, the link, a throttle and
+ * the processors of both ends, however busy they are with other work. Pure: it is told what went out when.
  */
 
-/** A rate is measured over at least this much payload: what the window of credit swallows says nothing of the link. */
+type Way = 'compressed' | 'raw'
+
+/** A rate is measured over this much payload: as much as the window of credit. */
 const WINDOW_BYTES = 8 * 2 ** 20
-/** After so many windows in which the link waited for us, what it once drained is forgotten and tried anew. */
-const FORGET_WINDOWS = 64
-/** How much faster compressed blocks must be: it costs the processors of both ends, which others need too. */
+/** After so many windows the way that lost is tried once more. */
+const RETRY_WINDOWS = 64
+/** How much faster compressed blocks must be: they cost the processors of both ends, which others need too. */
 const ADVANTAGE = 1.1
+/** Any compressor makes more raw bytes a ms (20 MB/s), so below it the link is what limits, and is not tried with raw blocks. */
+const SLOW_BYTES_PER_MS = 20_000
 const NEWEST_WEIGHT = 0.3
 
-/** Before anything was measured: one core here compresses mixed files at 150 MB/s to half their size. */
-const priorCompressor = { rawBytesPerMs: 150_000, keeps: 0.5 }
-
-const emptyWindow = { bytes: 0, busyMs: 0, waitedMs: 0 }
+interface Rate {
+  readonly rawBytesPerMs: number
+  /** Windows of the other way since it was measured. */
+  readonly age: number
+}
 
 export class CompressionChoice {
-  #compressor = priorCompressor
-  #readingBytesPerMs = Number.POSITIVE_INFINITY
-  /** Null: nothing is known of the link. Infinity: it waited for us. */
-  #linkBytesPerMs: number | null = null
-  #idleWindows = 0
-  #window = emptyWindow
-  #lastEndedMs = 0
+  #rates: Readonly<Record<Way, Rate | null>> = { compressed: null, raw: null }
+  #window = { way: 'raw' as Way, storedBytes: 0, rawBytes: 0, startedMs: 0 }
 
+  /** Without experience: yes. */
   get worthwhile(): boolean {
-    const link = this.#linkBytesPerMs
-    if (link === null) return true
-    const compressed = Math.min(this.#compressor.rawBytesPerMs, link / this.#compressor.keeps)
-    return compressed > ADVANTAGE * Math.min(this.#readingBytesPerMs, link)
-  }
-
-  /** Blocks were read and stored, zero blocks not counted. */
-  made(made: { compressed: boolean; rawBytes: number; storedBytes: number; tookMs: number }): void {
-    if (made.rawBytes === 0) return
-    const rate = made.rawBytes / Math.max(made.tookMs, 0.1)
-    if (!made.compressed) {
-      this.#readingBytesPerMs = mixed(this.#readingBytesPerMs, rate)
-      return
-    }
-    this.#compressor = {
-      rawBytesPerMs: mixed(this.#compressor.rawBytesPerMs, rate),
-      keeps: mixed(this.#compressor.keeps, Math.max(made.storedBytes / made.rawBytes, 0.01)),
-    }
+    const { compressed, raw } = this.#rates
+    if (!compressed) return true
+    if (!raw) return compressed.rawBytesPerMs < SLOW_BYTES_PER_MS
+    const isBetter = compressed.rawBytesPerMs > ADVANTAGE * raw.rawBytesPerMs
+    if (isBetter && compressed.rawBytesPerMs < SLOW_BYTES_PER_MS) return true
+    const other = isBetter ? raw : compressed
+    return other.age >= RETRY_WINDOWS ? !isBetter : isBetter
   }
 
   /** A transfer starts: the pause before it says nothing. */
   begin(nowMs: number): void {
-    this.#window = emptyWindow
-    this.#lastEndedMs = nowMs
+    this.#window = { ...this.#window, storedBytes: 0, rawBytes: 0, startedMs: nowMs }
   }
 
-  /** Payload went out: from the wish to send it until credit, throttle, turn and socket had let it pass. */
-  sent(sent: { storedBytes: number; startedMs: number; endedMs: number }): void {
-    const { bytes, busyMs, waitedMs } = this.#window
-    const window = {
-      bytes: bytes + sent.storedBytes,
-      busyMs: busyMs + (sent.endedMs - sent.startedMs),
-      waitedMs: waitedMs + (sent.startedMs - this.#lastEndedMs),
-    }
-    this.#lastEndedMs = sent.endedMs
-    this.#window = window
-    if (window.bytes < WINDOW_BYTES) return
-    this.#window = emptyWindow
-    if (window.busyMs >= window.waitedMs) {
-      this.#idleWindows = 0
-      this.#linkBytesPerMs = mixed(
-        this.#linkBytesPerMs ?? Number.POSITIVE_INFINITY,
-        window.bytes / window.busyMs,
-      )
+  /** A batch has gone out; batches of one way follow each other. */
+  sent(batch: { compressed: boolean; storedBytes: number; rawBytes: number }, nowMs: number): void {
+    const way = batch.compressed ? 'compressed' : 'raw'
+    // The first batch of another way still waited for those before it.
+    if (way !== this.#window.way) {
+      this.#window = { way, storedBytes: 0, rawBytes: 0, startedMs: nowMs }
       return
     }
-    this.#idleWindows += 1
-    if (this.#linkBytesPerMs === null || this.#idleWindows > FORGET_WINDOWS)
-      this.#linkBytesPerMs = Number.POSITIVE_INFINITY
+    const storedBytes = this.#window.storedBytes + batch.storedBytes
+    const rawBytes = this.#window.rawBytes + batch.rawBytes
+    const { startedMs } = this.#window
+    if (storedBytes < WINDOW_BYTES) {
+      this.#window = { way, storedBytes, rawBytes, startedMs }
+      return
+    }
+    this.#window = { way, storedBytes: 0, rawBytes: 0, startedMs: nowMs }
+    this.#measured(way, rawBytes / Math.max(nowMs - startedMs, 0.1))
   }
-}
 
-function mixed(before: number, now: number): number {
-  return Number.isFinite(before) ? before + NEWEST_WEIGHT * (now - before) : now
+  #measured(way: Way, now: number): void {
+    const before = this.#rates[way]
+    const other = way === 'raw' ? 'compressed' : 'raw'
+    const isCurrent = before !== null && before.age < RETRY_WINDOWS
+    const rawBytesPerMs = isCurrent
+      ? before.rawBytesPerMs + NEWEST_WEIGHT * (now - before.rawBytesPerMs)
+      : now
+    const passed = this.#rates[other]
+    this.#rates = {
+      ...this.#rates,
+      [way]: { rawBytesPerMs, age: 0 },
+      [other]: passed && { ...passed, age: passed.age + 1 },
+    }
+  }
 }

@@ -12,9 +12,11 @@
 import type { CaptureStats, StoredBatch, SyncSession } from '#recovery-agent/capture/port.ts'
 import { BLOCK_BYTES, blockCountOf } from '#shared/blocks/block.ts'
 import { GROUP_BYTES, GROUP_CHILDREN, HASH_BYTES, ZERO_GROUP, ZERO_HASH } from '#shared/blocks/hash-tree.ts'
+import type { Clock } from '#shared/clock.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { DiskId } from '#shared/ids.ts'
 import { limits } from '../../limits.ts'
+import type { CompressionChoice } from './compression-choice.ts'
 import { readAhead } from './read-ahead.ts'
 import { endDelta, sendBatch, type Transfer } from './send-delta.ts'
 
@@ -24,6 +26,8 @@ export interface SyncRun {
   readonly epoch: number
   /** The policy allows it. */
   readonly compress: boolean
+  readonly choice: CompressionChoice
+  readonly clock: Clock
   readonly onProgress: (progress: { readonly doneBytes: number; readonly totalBytes: number }) => void
 }
 
@@ -39,25 +43,34 @@ interface AskedRange {
 interface Compared {
   readonly diskId: DiskId
   readonly batches: readonly StoredBatch[]
+  readonly compressed: boolean
   /** Of the disk, dealt with once these batches are sent. */
   readonly doneBytes: number
 }
 
 /** Returns when the target holds the point and the session is committed. */
 export async function runSync(run: SyncRun): Promise<CaptureStats> {
-  const { session, transfer, epoch } = run
+  const { session, transfer, epoch, choice, clock } = run
   const { seq } = session
   const nextBatch = new Map(await begin(run))
   const totalBytes = session.disks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
   let doneBytes = 0
   run.onProgress({ doneBytes, totalBytes })
-  transfer.choice.begin(transfer.clock.monotonicMs())
+  choice.begin(clock.monotonicMs())
   for await (const compared of readAhead(compare(run), limits.syncGroupsAhead)) {
     const { diskId } = compared
     for (const stored of compared.batches) {
       const batch = nextBatch.get(diskId) ?? 0
       await sendBatch(transfer, { epoch, seq, diskId }, { ...stored, batch })
       nextBatch.set(diskId, batch + 1)
+      choice.sent(
+        {
+          compressed: compared.compressed,
+          storedBytes: stored.payload.length,
+          rawBytes: stored.storedBytes.filter((bytes) => bytes > 0).length * BLOCK_BYTES,
+        },
+        clock.monotonicMs(),
+      )
     }
     doneBytes += compared.doneBytes
     run.onProgress({ doneBytes, totalBytes })
@@ -116,29 +129,13 @@ async function* compare(run: SyncRun): AsyncGenerator<Compared> {
       const offset = (group - first) * HASH_BYTES
       const isEmpty = targetNodes.subarray(offset, offset + HASH_BYTES).equals(ZERO_HASH)
       const targetLeaves = isEmpty ? ZERO_GROUP : await askLeaves(run, disk, group)
-      yield { diskId, batches: await readBlocks(run, { diskId, group, targetLeaves }), doneBytes: 0 }
+      const compressed = run.compress && run.choice.worthwhile
+      const request = { diskId, group, targetLeaves, firstBatch: 0, compress: compressed }
+      yield { diskId, batches: await session.differingBlocks(request), compressed, doneBytes: 0 }
     }
     const doneBytes = Math.min(sizeBytes - first * groupSpanBytes, count * groupSpanBytes)
-    yield { diskId, batches: [], doneBytes }
+    yield { diskId, batches: [], compressed: false, doneBytes }
   }
-}
-
-async function readBlocks(
-  { session, compress, transfer: { clock, choice } }: SyncRun,
-  request: { diskId: DiskId; group: number; targetLeaves: Buffer },
-): Promise<readonly StoredBatch[]> {
-  const compressed = compress && choice.worthwhile
-  const startedMs = clock.monotonicMs()
-  const batches = await session.differingBlocks({ ...request, firstBatch: 0, compress: compressed })
-  const tookMs = clock.monotonicMs() - startedMs
-  const sizes = batches.flatMap(({ storedBytes }) => storedBytes).filter((bytes) => bytes > 0)
-  choice.made({
-    compressed,
-    rawBytes: sizes.length * BLOCK_BYTES,
-    storedBytes: sizes.reduce((sum, bytes) => sum + bytes, 0),
-    tookMs,
-  })
-  return batches
 }
 
 async function askLeaves(run: SyncRun, disk: SyncDisk, group: number): Promise<Buffer> {

@@ -1,8 +1,6 @@
 import type { CaptureEngine, SealedDelta, StoredBatch } from '#recovery-agent/capture/port.ts'
-import type { Clock } from '#shared/clock.ts'
 import type { DiskId } from '#shared/ids.ts'
 import type { Turns } from '../turns.ts'
-import type { CompressionChoice } from './compression-choice.ts'
 import type { Conversation } from './conversation.ts'
 
 export type TransferEngine = Pick<CaptureEngine, 'readBatch' | 'acknowledge' | 'openSync'>
@@ -11,9 +9,6 @@ export type TransferEngine = Pick<CaptureEngine, 'readBatch' | 'acknowledge' | '
 export interface Transfer {
   readonly conversation: Conversation
   readonly turns: Turns
-  readonly clock: Clock
-  /** Learns how fast the link is. */
-  readonly choice: CompressionChoice
   /** When this VM's data becomes older than its policy wants; null while synchronizing. */
   readonly deadlineMs: number | null
   /** Waits until the policy's throttle lets `bytes` pass. */
@@ -49,7 +44,6 @@ export async function sendDelta(
     signal,
   )
   if (begun.kind === 'pointAck') return
-  transfer.choice.begin(transfer.clock.monotonicMs())
   for (const disk of delta.disks) {
     const resume = begun.body.resume.find(({ diskId }) => diskId === disk.diskId)?.nextBatch ?? 0
     for (let batch = resume; batch < disk.batchCount; batch++) {
@@ -66,14 +60,12 @@ export async function sendDelta(
 }
 
 export async function sendBatch(
-  transfer: Transfer,
+  { conversation, turns, deadlineMs, throttle, onSent, signal }: Transfer,
   place: { readonly epoch: number; readonly seq: number; readonly diskId: DiskId },
   stored: StoredBatch,
 ): Promise<void> {
-  const { conversation, turns, deadlineMs, throttle, onSent, signal, clock, choice } = transfer
   const { vmId } = conversation
   const { payload } = stored
-  const startedMs = clock.monotonicMs()
   await conversation.takeCredit(payload.length, signal)
   await throttle(payload.length, signal)
   await turns.take({ vmId, deadlineMs }, signal, () =>
@@ -89,8 +81,6 @@ export async function sendBatch(
       ...(payload.length > 0 ? { tail: payload } : {}),
     }),
   )
-  const endedMs = clock.monotonicMs()
-  choice.sent({ storedBytes: payload.length, startedMs, endedMs })
   onSent(payload.length)
 }
 

@@ -46,7 +46,7 @@ describe('hostile input is refused with a code, the channel stays, and no point 
         const bomb = zstdCompressSync(Buffer.alloc(1 << 28))
         it.blocks({ storedBytes: [bomb.length] }, bomb)
       },
-      'stream-malformed',
+      'block-malformed',
     ],
     ['a batch that skips one', (it) => it.blocks({ batch: 1 }), 'stream-out-of-order'],
     ['blocks of another delta', (it) => it.blocks({ seq: 7 }), 'stream-out-of-order'],

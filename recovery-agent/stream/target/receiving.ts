@@ -5,7 +5,7 @@ import type { Bodies } from '#shared/channel/message.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { DiskId } from '#shared/ids.ts'
 import { limits } from '../../limits.ts'
-import { decodeBatch } from './decode-batch.ts'
+import { checkBatch } from './check-batch.ts'
 
 export interface Durable {
   readonly disks: readonly DiskProgress[]
@@ -45,7 +45,7 @@ export class Receiving {
 
   /** Throws `stream-malformed`, `stream-out-of-order`. A batch that is here already counts as consumed (I4). */
   async accept(body: Bodies['blocks'], tail: Buffer | undefined): Promise<void> {
-    const batch = decodeBatch(body, tail, this.header)
+    const batch = checkBatch(body, tail, this.header)
     const expected = this.#nextBatch.get(batch.diskId) ?? 0
     if (batch.batch > expected) {
       throw new HotsiteError(
@@ -54,7 +54,7 @@ export class Receiving {
       )
     }
     this.#payloadBytes += tail?.length ?? 0
-    this.#rawBytes += batch.blocks.length * BLOCK_BYTES
+    this.#rawBytes += batch.blockIndexes.length * BLOCK_BYTES
     if (batch.batch < expected) return
     await this.#writer.write(batch)
     this.#nextBatch.set(batch.diskId, expected + 1)

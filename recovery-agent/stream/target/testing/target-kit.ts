@@ -94,7 +94,7 @@ function connect(server: ReplicaServer, vm: VmId, epoch: number): TestSource {
   const capturedAtMs = 1_700_000_000_000
   const base = { vmId: vm, epoch, seq: 1 }
   const say: TestSource['say'] = (kind, body, tail) =>
-    void here.send({ kind, body, ...(tail ? { tail } : {}) } as Message)
+    void here.send({ kind, body, ...(tail ? { tail: Buffer.from(tail) } : {}) } as Message)
   return {
     id: vm,
     channel: here,
