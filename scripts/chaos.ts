@@ -1,8 +1,10 @@
 /** ./scripts/chaos: seeded runs of the real daemons under kills and a bad link, judged by stock tools. */
+import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { isMutantName, makeMutant, mutants } from './faults/mutants.ts'
 import { planRun } from './faults/plan.ts'
 import { describe, type RunReport, runSeed } from './faults/run.ts'
 import { makeTemplate } from './faults/world.ts'
@@ -12,6 +14,7 @@ const help = `./scripts/chaos [--seeds N] [--seed S] [--plan] [--json] [--keep]
 Runs seeds 1 … N (or only S). Each run protects a VM whose every byte can be predicted, kills daemons at random moments and
 at a named crash point, lets the link drop, stall, repeat and flip bits, and then expects: replication goes on by itself,
 every recovery point is a state the VM was in, none that was listed is lost, and nothing had to be copied anew.
+  --break I2|I3  run with that invariant broken on purpose: the runs must find violations, and then the exit code is 0
   --plan   print what the runs would do     --keep   leave the folder of the last run behind
 `
 
@@ -23,6 +26,7 @@ async function main(): Promise<void> {
       plan: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
       keep: { type: 'boolean', default: false },
+      break: { type: 'string' },
       help: { type: 'boolean', default: false },
     },
   })
@@ -40,6 +44,10 @@ async function main(): Promise<void> {
           .map((action) => `  ${describe(action)}\n`)
           .join('')}`,
       )
+    return
+  }
+  if (values.break !== undefined) {
+    runBroken(values.break, seeds.length)
     return
   }
   const base = mkdtempSync(join(tmpdir(), 'hotsite-chaos-'))
@@ -64,6 +72,27 @@ async function main(): Promise<void> {
     `${reports.length} runs, ${points} points verified, ${crashes.size} crash points hit, ${bad.length} runs with violations${bad.length > 0 ? `: seeds ${bad.map(({ seed }) => seed).join(', ')}` : ''}\n`,
   )
   process.exitCode = bad.length === 0 && reports.length === seeds.length ? 0 : 1
+}
+
+/** The runs themselves must fail: a check that passes on a broken engine checks nothing. */
+function runBroken(name: string, seedCount: number): void {
+  if (!isMutantName(name))
+    throw new Error(`unknown invariant ${name}; there are mutants for ${Object.keys(mutants).join(', ')}`)
+  const base = mkdtempSync(join(tmpdir(), 'hotsite-mutant-'))
+  try {
+    const copy = makeMutant(name, join(base, 'hotsite'))
+    const entry = join(copy, 'scripts', 'chaos.ts')
+    const { status, stdout, stderr } = spawnSync(process.execPath, [entry, '--seeds', String(seedCount)], {
+      encoding: 'utf8',
+      cwd: copy,
+    })
+    process.stdout.write(stdout + stderr)
+    const caught = status === 1 && /runs with violations: seeds/.test(stdout)
+    process.stdout.write(caught ? `${name} broken: caught\n` : `${name} broken: NOT caught\n`)
+    process.exitCode = caught ? 0 : 1
+  } finally {
+    rmSync(base, { recursive: true, force: true })
+  }
 }
 
 function lineOf({ seed, crashed, pointsVerified, violations, seconds }: RunReport): string {

@@ -11,7 +11,6 @@ import { crashPointFromEnv } from '#shared/crash-point.ts'
 import { openLog } from '#shared/log.ts'
 import { systemRng } from '#shared/rng.ts'
 import { loadIdentity } from '#shared/trust/identity-store.ts'
-import { breakInvariant } from './broken-parts.ts'
 
 const speed = 15
 
@@ -34,7 +33,6 @@ await using _agent = await startAgent({
   log,
   crashPoint: crashPointFromEnv(process.env),
   overrides: {
-    ...breakInvariant(process.env['HOTSITE_BREAK']),
     channelLimits: {
       handshakeTimeoutMs: channelLimits.handshakeTimeoutMs * speed,
       heartbeatIntervalMs: channelLimits.heartbeatIntervalMs * speed,
