@@ -85,6 +85,8 @@ const nextCommands: Readonly<Record<string, (vm: string) => string>> = {
 export function outcomeLines(job: JobView, nowMs: number, paint: Paint): string[] {
   const lasted = durationText((job.endedAtMs ?? nowMs) - job.createdAtMs)
   const head = `${paint(jobStyle[job.state], job.state)}  ${jobTitle(job)}  ${paint('dim', `after ${lasted}`)}`
+  // What a person asked for is no error.
+  if (job.error && job.state === 'cancelled') return [head, paint('dim', visible(job.error.message))]
   if (job.error) return [head, ...errorLines(job.error as ErrorDocument, paint)]
   const next = job.state === 'succeeded' && job.vm !== null ? nextCommands[job.kind]?.(job.vm) : undefined
   return next === undefined ? [head] : [head, `Next: ${visible(next)}`]

@@ -67,7 +67,7 @@ export async function startGuest(layout: LabLayout): Promise<void> {
   if (!isRunning(readRun(vm.dir), table)) await startProgram(vm, table, systemClock)
 }
 
-/** The VMs of these folders, as they ran before the lab was taken down. */
+/** The VMs of these folders, which ran when the lab was taken down. */
 export async function startGuestsAgain(layout: LabLayout, dirs: readonly string[]): Promise<void> {
   const table = openProcessTable()
   for (const vm of guestDirs(layout)) {

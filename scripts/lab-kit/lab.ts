@@ -115,6 +115,7 @@ export async function labUp(dir: string, options: LabOptions): Promise<Lab> {
     options.makeGuest(layout)
   }
   makeBinDir(layout)
+  if (before) await resumeGuests(layout, before)
   const lab = openLab(layout, options.agentEntry)
   await ensureRunning(lab, 'coordinator')
   const answers = async () => !lab.isAlive('coordinator') || (await socketAnswers(layout.socket))
@@ -135,7 +136,6 @@ export async function labUp(dir: string, options: LabOptions): Promise<Lab> {
   for (const name of daemonNames.slice(1)) await ensureRunning(lab, name)
   await waitConnected(lab)
   if (!before) await options.startGuest(layout)
-  else await startGuestsAgain(layout, before.resume)
   return lab
 }
 
@@ -153,6 +153,13 @@ function refuseForeignFolder(dir: string): void {
   if (existsSync(dir) && readdirSync(dir).length > 0) {
     throw new Error(`${dir} is not empty and holds no lab: give a new folder, nothing there was touched`)
   }
+}
+
+/** Once, and before any daemon runs: afterwards Hotsite alone decides which VM runs where. */
+async function resumeGuests(layout: LabLayout, state: LabState): Promise<void> {
+  if (state.resume.length === 0) return
+  await startGuestsAgain(layout, state.resume)
+  writeLabState(layout, { ...state, resume: [] })
 }
 
 const hotsiteCommand = fileURLToPath(new URL('../hotsite', import.meta.url))
