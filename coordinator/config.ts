@@ -1,8 +1,10 @@
 import { homedir } from 'node:os'
+import { join } from 'node:path'
 import { z } from 'zod'
 import { type Endpoint, endpoint, loadConfig, logConfig, resolveFrom } from '#shared/config.ts'
 
 import { defaultSocketPath } from './admin/socket-path.ts'
+import { type BackupConfig, isSchedule } from './backup/schedule.ts'
 
 const CHANNEL_PORT = 8443
 const REGISTRATION_PORT = 8444
@@ -23,6 +25,17 @@ export const coordinatorConfigSchema = z.strictObject({
     })
     .optional(),
   admin: z.strictObject({ socket: z.string().min(1) }).optional(),
+  /** Folders that a coordinator can be started on, made on the calendar. */
+  backup: z
+    .strictObject({
+      enabled: z.boolean().default(true),
+      /** Five fields as in cron: minute, hour, day of month, month, day of week. */
+      schedule: z.string().refine(isSchedule, 'no schedule that cron knows').default('30 2 * * *'),
+      keep: z.int().min(1).max(365).default(7),
+      /** By default the folder backups in dataDir. */
+      dir: z.string().min(1).optional(),
+    })
+    .prefault({}),
   log: logConfig.prefault({}),
 })
 
@@ -38,6 +51,7 @@ export interface CoordinatorConfig {
       }
     | undefined
   readonly admin: { readonly socket: string }
+  readonly backup?: BackupConfig
   readonly log: z.infer<typeof logConfig>
 }
 
@@ -52,6 +66,10 @@ export function loadCoordinatorConfig(path: string): CoordinatorConfig {
     registration: config.registration ?? { host: config.listen.host, port: REGISTRATION_PORT },
     advertise: config.advertise,
     admin: { socket: config.admin ? resolveFrom(path, config.admin.socket) : standardSocket() },
+    backup: {
+      ...config.backup,
+      dir: config.backup.dir === undefined ? join(dataDir, 'backups') : resolveFrom(path, config.backup.dir),
+    },
     log: { ...config.log, dir: dir === undefined ? undefined : resolveFrom(path, dir) },
   }
 }

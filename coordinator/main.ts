@@ -4,6 +4,7 @@ import { openLog } from '#shared/log.ts'
 import { systemRng } from '#shared/rng.ts'
 import { programVersion } from '#shared/version.ts'
 import { startAdminSocket } from './admin/socket.ts'
+import { scheduleBackups } from './backup/schedule.ts'
 import { loadCoordinatorConfig } from './config.ts'
 import { startCoordinator } from './coordinator.ts'
 
@@ -24,6 +25,9 @@ export async function runCoordinator(configPath: string, signal: AbortSignal): P
   const { service, channelPort, registrationPort } = coordinator
   const { socket: socketPath } = config.admin
   await using _admin = await startAdminSocket({ service, socketPath, log, version: programVersion })
+  await using _backups = config.backup?.enabled
+    ? scheduleBackups({ config: config.backup, dataDir: config.dataDir, clock: systemClock, log })
+    : undefined
   log.info('coordinator started', {
     version: programVersion,
     channelPort,
