@@ -172,7 +172,16 @@ function openSessions(engine: Engine): Sessions {
     noteRefusal({ code, message, vaultId, serverId }) {
       // Strangers have proved nothing, so they belong to no vault and could fill the event list: they stay in the log.
       if (!vaultId) return
-      const notice = { severity: 'warning', code, message, ...(serverId ? { serverId } : {}) } as const
+      // Two machines with one identity replace each other's connection every second, for as long as both run.
+      const period = Math.floor(engine.clock.now() / engine.limits.refusalRepeatMs)
+      const eventId = `refusal/${code}/${serverId ?? 'unknown'}/${period}`
+      const notice = {
+        severity: 'warning',
+        code,
+        message,
+        eventId,
+        ...(serverId ? { serverId } : {}),
+      } as const
       track(emit(engine, engine.db, vaultId, notice))
     },
     async [Symbol.asyncDispose]() {

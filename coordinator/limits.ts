@@ -32,6 +32,8 @@ export interface CoordinatorLimits {
   readonly countersFlushMs: number
   /** Commands under way at one agent. */
   readonly maxCommandsInFlight: number
+  /** The same refusal of one server becomes an event this often; the log has every one. */
+  readonly refusalRepeatMs: number
   readonly keepEvents: number
   readonly keepOutboxMs: number
   readonly janitorMs: number
@@ -56,6 +58,7 @@ export const coordinatorLimits: CoordinatorLimits = {
   clockSkewWarnMs: 5_000,
   countersFlushMs: 2_000,
   maxCommandsInFlight: 256,
+  refusalRepeatMs: 15 * minuteMs,
   keepEvents: 100_000,
   keepOutboxMs: 14 * dayMs,
   janitorMs: 10 * minuteMs,

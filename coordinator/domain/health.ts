@@ -117,8 +117,20 @@ export function describeMs(ms: number): string {
 
 /**
  * Data age: now minus the capture of the newest point complete at the target. The capture time is the source's clock, so
- * the skew measured on its channel is taken out (I14).
+ * the skew measured on its channel is taken out (I14). That skew is of today; a point captured while the clock was hours
+ * ahead would look fresh for hours once it is set right. No point is younger than its arrival, by the target's clock with
+ * or without its own skew.
  */
-export function dataAge(times: { nowMs: number; capturedAtMs: number; sourceSkewMs: number }): number {
-  return Math.max(0, times.nowMs - (times.capturedAtMs - times.sourceSkewMs))
+export function dataAge(times: {
+  readonly nowMs: number
+  readonly capturedAtMs: number
+  readonly sourceSkewMs: number
+  readonly arrival?: { readonly completedAtMs: number; readonly targetSkewMs: number } | undefined
+}): number {
+  const { nowMs, capturedAtMs, sourceSkewMs, arrival } = times
+  const byCapture = nowMs - (capturedAtMs - sourceSkewMs)
+  const byArrival = arrival
+    ? nowMs - arrival.completedAtMs + Math.min(0, arrival.targetSkewMs)
+    : Number.NEGATIVE_INFINITY
+  return Math.max(0, byCapture, byArrival)
 }

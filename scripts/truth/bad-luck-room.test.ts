@@ -113,6 +113,9 @@ it('target disk full: it waits, status says so, and it goes on when there is roo
     /disk-full|no room|ENOSPC|room left/i.test((await hotsite(site.lab, 'status')).out),
   )
   const said = (await hotsite(site.lab, 'status')).out
+  expect(said).toContain('the target host-b1 refuses')
+  expect(said).toContain('Free space or enlarge it')
+  expect((await eventsOf(site.lab)).map(({ code }) => code)).toContain('disk-full')
   const kept = (await pointsOf(site.lab)).map(({ name }) => name)
   expect(kept).toContain(before?.name)
   expect(await connected(site.lab, 'host-b1')).toBe(true)

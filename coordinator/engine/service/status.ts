@@ -2,6 +2,7 @@ import { X509Certificate } from 'node:crypto'
 import type { CoordinatorService } from '../../admin/service.ts'
 import type { StatusView, VmView } from '../../admin/views.ts'
 import { verdictOf, whatNeedsAPerson } from '../../domain/status.ts'
+import { ofTwins } from '../../domain/twins.ts'
 import { listEvents } from '../../store/events.ts'
 import { listJobs } from '../../store/jobs.ts'
 import { listProtectedVms } from '../../store/protected-vms.ts'
@@ -30,6 +31,9 @@ export function statusService(
   }
 }
 
+/** Where the status looks for what is going on now. */
+const recentEvents = 200
+
 async function status(engine: Engine, version: string): Promise<StatusView> {
   const { db, clock, connections, limits } = engine
   const nowMs = clock.now()
@@ -39,7 +43,13 @@ async function status(engine: Engine, version: string): Promise<StatusView> {
   const vms = views.filter(({ vmId }) => vmId !== null)
   const isConnected = (row: (typeof servers)[number]) => connections.isConnected(row.vaultId, row.serverId)
   const waiting = (await listJobs(db, 200)).filter(({ state }) => state === 'waiting')
-  const needsAttention = whatNeedsAPerson({
+  const recent = (await listEvents(db, recentEvents)).flatMap(({ code, serverId, atMs }) => {
+    const server = servers.find((row) => row.serverId === serverId)
+    // Every period in which they still meet has an event of its own.
+    const isNow = code === 'identity-twice' && nowMs - atMs < limits.refusalRepeatMs
+    return server && isNow ? [{ server: server.name, atMs }] : []
+  })
+  const found = whatNeedsAPerson({
     nowMs,
     drillDueMs: limits.drillDueMs,
     vms,
@@ -69,6 +79,6 @@ async function status(engine: Engine, version: string): Promise<StatusView> {
     verdict: verdictOf(vms.map(({ health }: VmView) => health)),
     servers: { total: servers.length, connected: servers.filter(isConnected).length },
     vms: [...vms],
-    needsAttention: needsAttention.map((item) => ({ ...item })),
+    needsAttention: [...ofTwins(recent, nowMs), ...found].map((item) => ({ ...item })),
   }
 }

@@ -1,5 +1,6 @@
 /** A VM as a person sees it: where it runs, how old its data is, what may be done with it. */
 import { errorFromDocument } from '#shared/errors/hotsite-error.ts'
+import type { PointReport } from '#shared/messages/reports.ts'
 import type { PointView, VmView } from '../../admin/views.ts'
 import { allowedOperations } from '../../domain/allowed-operations.ts'
 import { dataAge, judgeHealth } from '../../domain/health.ts'
@@ -72,9 +73,17 @@ function dataAgeOf(snapshot: Snapshot, vm: ProtectedVm): number | null {
   const newest = points.reduce((a, b) =>
     a.epoch > b.epoch || (a.epoch === b.epoch && a.seq > b.seq) ? a : b,
   )
-  const source = snapshot.servers.find(sameAgent(vm, vm.source))
-  const sourceSkewMs = source?.clockSkewMs ?? 0
-  return dataAge({ nowMs: snapshot.nowMs, capturedAtMs: newest.capturedAtMs, sourceSkewMs })
+  return ageOf(snapshot, vm, newest)
+}
+
+function ageOf(snapshot: Snapshot, vm: ProtectedVm, point: PointReport): number {
+  const skewOf = (side: Side) => snapshot.servers.find(sameAgent(vm, side))?.clockSkewMs ?? 0
+  return dataAge({
+    nowMs: snapshot.nowMs,
+    capturedAtMs: point.capturedAtMs,
+    sourceSkewMs: skewOf(vm.source),
+    arrival: { completedAtMs: point.completedAtMs, targetSkewMs: skewOf(vm.target) },
+  })
 }
 
 function healthOf(snapshot: Snapshot, vm: ProtectedVm) {
@@ -199,14 +208,12 @@ export function plainVmView({ jobs }: Snapshot, { vaultId, vm, vmmServer }: Foun
 }
 
 export function pointViews(snapshot: Snapshot, vm: ProtectedVm): readonly PointView[] {
-  const source = snapshot.servers.find(sameAgent(vm, vm.source))
-  const sourceSkewMs = source?.clockSkewMs ?? 0
   const points = replicaOf(snapshot, vm)?.points ?? []
   return points
     .toSorted((a, b) => b.epoch - a.epoch || b.seq - a.seq)
     .map((point) => ({
       ...point,
       name: pointName(point),
-      ageMs: dataAge({ nowMs: snapshot.nowMs, capturedAtMs: point.capturedAtMs, sourceSkewMs }),
+      ageMs: ageOf(snapshot, vm, point),
     }))
 }
