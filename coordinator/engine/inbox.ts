@@ -100,9 +100,12 @@ async function store(engine: Engine, tx: Db, { peer }: Channel, received: Receiv
     case 'inventory':
       return storeInventory(engine, tx, peer, received.report)
     case 'replica':
-      return putReport(tx, 'replica', received.report.vmId, { ...row, report: received.report })
+      if (!(await putReport(tx, 'replica', received.report.vmId, { ...row, report: received.report })))
+        engine.log.warn('report of one VM too many', { serverId, vmId: received.report.vmId })
+      return
     case 'replication':
-      await putReport(tx, 'replication', received.report.vmId, { ...row, report: received.report })
+      if (!(await putReport(tx, 'replication', received.report.vmId, { ...row, report: received.report })))
+        engine.log.warn('report of one VM too many', { serverId, vmId: received.report.vmId })
       return noteReplication(engine, tx, peer, received.report)
     case 'event':
       return storeEvent(engine, tx, peer, received.report)

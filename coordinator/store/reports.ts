@@ -13,19 +13,58 @@ export interface ReportRow<Kind extends KeptReport> {
   readonly report: ReportOf<Kind>
 }
 
-/** subject: the VM, or empty for what a server says of itself. */
+/** VMs of one server: a large cluster has a tenth of it. An agent that reports ever new ones fills no table (I13). */
+const SUBJECTS_PER_SERVER_MAX = 10_000
+
+/** subject: the VM, or empty for what a server says of itself. False: one subject too many, and it is not kept. */
 export async function putReport<Kind extends KeptReport>(
   db: Db,
   kind: Kind,
   subject: string,
   row: ReportRow<Kind>,
-): Promise<void> {
+): Promise<boolean> {
   const values = { received_at_ms: row.receivedAtMs, document: JSON.stringify(row.report) }
+  const ofServer = { vault_id: row.vaultId, server_id: row.serverId, kind }
+  const { numUpdatedRows } = await db
+    .updateTable('reports')
+    .set(values)
+    .where('vault_id', '=', row.vaultId)
+    .where('server_id', '=', row.serverId)
+    .where('kind', '=', kind)
+    .where('subject', '=', subject)
+    .executeTakeFirst()
+  if (numUpdatedRows > 0n) return true
+  const { count } = await db
+    .selectFrom('reports')
+    .select(({ fn }) => fn.countAll<number>().as('count'))
+    .where('vault_id', '=', row.vaultId)
+    .where('server_id', '=', row.serverId)
+    .where('kind', '=', kind)
+    .executeTakeFirstOrThrow()
+  if (count >= SUBJECTS_PER_SERVER_MAX) return false
   await db
     .insertInto('reports')
-    .values({ vault_id: row.vaultId, server_id: row.serverId, kind, subject, ...values })
-    .onConflict((conflict) =>
-      conflict.columns(['vault_id', 'server_id', 'kind', 'subject']).doUpdateSet(values),
+    .values({ ...ofServer, subject, ...values })
+    .execute()
+  return true
+}
+
+/** Of VMs that are protected no more, and of which nothing was heard since. */
+export async function pruneReports(db: Db, beforeMs: number): Promise<void> {
+  await db
+    .deleteFrom('reports')
+    .where('kind', 'in', ['replica', 'replication'])
+    .where('received_at_ms', '<', beforeMs)
+    .where((where) =>
+      where.not(
+        where.exists(
+          where
+            .selectFrom('protected_vms')
+            .select('protected_vms.vm_id')
+            .whereRef('protected_vms.vault_id', '=', 'reports.vault_id')
+            .whereRef('protected_vms.vm_id', '=', 'reports.subject'),
+        ),
+      ),
     )
     .execute()
 }

@@ -10,6 +10,7 @@ import { findActiveJob, findJob, insertJob, updateJob } from './jobs.ts'
 import { coordinatorMigrations } from './migrations.ts'
 import { openStore } from './open.ts'
 import { abandonCommands, dueCommands, endCommand, findCommand, putCommand } from './outbox.ts'
+import { listReports, pruneReports, putReport } from './reports.ts'
 
 let dataDir = ''
 beforeEach(() => {
@@ -160,4 +161,24 @@ describe('events', () => {
     await pruneEvents(db, 2)
     expect((await listEvents(db, 10)).map(({ eventId }) => eventId)).toEqual(['e3', 'e2'])
   })
+})
+
+it('reports: ten thousand VMs of one server are kept, no more; the state of a known one is replaced still', async () => {
+  await using store = openStore(dataDir)
+  const insert = new Database(path())
+  const statement = insert.prepare("INSERT INTO reports VALUES ('v1', 's1', 'replica', ?, 0, '{}')")
+  insert.transaction(() => {
+    for (let index = 0; index < 10_000; index += 1) statement.run(`vm${index}`)
+  })()
+  insert.close()
+  const report = { vmId: vm, epoch: 1, points: [], mergeDebtBytes: 0, diskBytes: 0, error: null }
+  const put = (subject: string, of = server) =>
+    putReport(store.db, 'replica', subject, { vaultId: vault, serverId: of, receivedAtMs: 5, report })
+  expect(await put('one-more')).toBe(false)
+  expect(await put('vm7')).toBe(true)
+  expect(await put('one-more', serverId.parse('s2'))).toBe(true)
+  expect(await listReports(store.db, 'replica', 'vm7')).toMatchObject([{ receivedAtMs: 5, report }])
+  // None of them is protected: what was not heard of since is forgotten.
+  await pruneReports(store.db, 5)
+  expect((await listReports(store.db, 'replica')).map(({ serverId: of }) => of).sort()).toEqual(['s1', 's2'])
 })

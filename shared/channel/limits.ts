@@ -15,6 +15,10 @@ export interface ChannelLimits {
   readonly handshakeTimeoutMs: number
   /** Connections of a listener that have proved nothing yet. */
   readonly maxUnauthenticatedConnections: number
+  /** Refusals of one kind from one address that are told (logged, raised as events) one by one; more are counted. */
+  readonly refusalsToldPerMinute: number
+  /** Kinds and addresses counted at one time. */
+  readonly maxTrackedRefusals: number
   /** A ping is sent this often, also while the reader here is slow. */
   readonly heartbeatIntervalMs: number
   /** So many intervals without a single frame mean that the peer is gone. */
@@ -35,6 +39,8 @@ export const channelLimits: ChannelLimits = {
   maxHandshakeFrameBytes: 16 * kiB,
   handshakeTimeoutMs: 10_000,
   maxUnauthenticatedConnections: 512,
+  refusalsToldPerMinute: 5,
+  maxTrackedRefusals: 1024,
   heartbeatIntervalMs: 10_000,
   maxSilentIntervals: 3,
   sendHighWaterBytes: 4 * miB,

@@ -14,6 +14,7 @@ import { type Established, serverHandshake, type VaultTrust } from './handshake.
 import { handshakeRandom } from './key-schedule.ts'
 import { type ChannelLimits, limitsWith } from './limits.ts'
 import type { Channel, ChannelClosed } from './port.ts'
+import { refusals } from './refusals.ts'
 import { type SocketChannel, socketChannel } from './socket-channel.ts'
 import { channelPath, driveHandshake, raiseMaxPayload, tlsExporter } from './socket-handshake.ts'
 import { type Strangers, strangers } from './strangers.ts'
@@ -61,7 +62,16 @@ export async function listenChannels(options: ListenOptions): Promise<ChannelLis
   const { log } = options
   const limits = limitsWith(options.limits)
   const channels = new Map<string, SocketChannel>()
-  const pending = strangers({ limits, clock: options.clock, onRefused: options.onRefused })
+  const refused = refusals({
+    limits,
+    clock: options.clock,
+    tell(event) {
+      log.warn('channel refused', { code: event.code, reason: event.message, remote: event.remote })
+      options.onRefused(event)
+    },
+  })
+  const onRefused = (event: ChannelEvent) => refused.note(event)
+  const pending = strangers({ limits, clock: options.clock, onRefused })
   const server = createTlsServer(options, limits)
   server.on('connection', (socket: Socket) => pending.admit(socket))
   const sockets = new WebSocketServer({
@@ -74,7 +84,7 @@ export async function listenChannels(options: ListenOptions): Promise<ChannelLis
   // ws repeats the errors of the server, which `listening` handles; unheard, they would end the process.
   sockets.on('error', () => undefined)
   sockets.on('connection', (socket, request) =>
-    welcome({ socket, wire: request.socket, options, limits, pending, keep }),
+    welcome({ socket, wire: request.socket, options, limits, pending, keep, onRefused }),
   )
 
   function keep(channel: SocketChannel, remote: string): void {
@@ -86,7 +96,7 @@ export async function listenChannels(options: ListenOptions): Promise<ChannelLis
       const silentMs = options.clock.monotonicMs() - older.lastReceivedMonotonicMs
       // An older channel that has been silent for an interval is a reconnect after a broken link, not a second machine.
       if (silentMs <= limits.heartbeatIntervalMs)
-        options.onRefused({
+        onRefused({
           code: 'identity-twice',
           message: `${name} connected again from ${remote} while its older connection was alive`,
           remote,
@@ -98,7 +108,7 @@ export async function listenChannels(options: ListenOptions): Promise<ChannelLis
     void channel.closed.then((why) => {
       if (channels.get(key) === channel) channels.delete(key)
       log.info('channel closed', { peer: serverId, name, code: why.code, reason: why.message })
-      if (suspicious.has(why.code)) options.onRefused({ ...why, remote, vaultId, serverId })
+      if (suspicious.has(why.code)) onRefused({ ...why, remote, vaultId, serverId })
     })
     log.info('channel established', { peer: serverId, name, kind: channel.peer.kind, remote })
     options.onChannel(channel)
@@ -125,6 +135,7 @@ export async function listenChannels(options: ListenOptions): Promise<ChannelLis
       await Promise.all([...channels.values()].map((channel) => channel[Symbol.asyncDispose]()))
       server.closeAllConnections()
       await stopped
+      refused[Symbol.dispose]()
     },
   }
 }
@@ -182,9 +193,10 @@ interface Welcome {
   readonly limits: ChannelLimits
   readonly pending: Strangers
   readonly keep: (channel: SocketChannel, remote: string) => void
+  readonly onRefused: (event: ChannelEvent) => void
 }
 
-function welcome({ socket, wire, options, limits, pending, keep }: Welcome): void {
+function welcome({ socket, wire, options, limits, pending, keep, onRefused }: Welcome): void {
   const { clock, log, rng, trust } = options
   const remote = remoteOf(wire)
   const machine = serverHandshake({
@@ -198,15 +210,16 @@ function welcome({ socket, wire, options, limits, pending, keep }: Welcome): voi
     pending.proved(wire)
     raiseMaxPayload(socket, maxFrameBytes(limits))
     const distrust = distrustOf({ established, trust: () => trust(established.peer.vaultId), clock })
-    keep(
-      socketChannel({ socket, wire, role: 'server', established, limits, clock, rng, log, distrust }),
-      remote,
-    )
+    const shared = { limits, clock, rng, log, distrust }
+    const channel = socketChannel({ socket, wire, role: 'server', established, ...shared })
+    // Removed between its Hello and its Proof.
+    const unwelcome = distrust()
+    if (unwelcome) {
+      channel.close(unwelcome)
+      onRefused({ ...unwelcome, remote })
+    } else keep(channel, remote)
   }
-  const onFailed = (error: HotsiteError) => {
-    log.warn('channel refused', { code: error.code, reason: error.message, remote })
-    options.onRefused({ code: error.code, message: error.message, remote })
-  }
+  const onFailed = ({ code, message }: HotsiteError) => onRefused({ code, message, remote })
   driveHandshake({ socket, wire, machine, limits, onEstablished, onFailed })
 }
 

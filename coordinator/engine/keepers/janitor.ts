@@ -1,9 +1,12 @@
 import { pruneEvents } from '../../store/events.ts'
 import { pruneOutbox } from '../../store/outbox.ts'
+import { pruneReports } from '../../store/reports.ts'
 import type { Engine } from '../engine.ts'
 
 /** Bounds what grows for ever otherwise (I13). */
 export async function tidyUp(engine: Engine): Promise<void> {
   await pruneEvents(engine.db, engine.limits.keepEvents)
-  await pruneOutbox(engine.db, engine.clock.now() - engine.limits.keepOutboxMs)
+  const beforeMs = engine.clock.now() - engine.limits.keepOutboxMs
+  await pruneOutbox(engine.db, beforeMs)
+  await pruneReports(engine.db, beforeMs)
 }
