@@ -9,9 +9,9 @@ import { planRun } from './faults/plan.ts'
 import { describe, type RunReport, runSeed } from './faults/run.ts'
 import { makeTemplate } from './faults/world.ts'
 
-const help = `./scripts/chaos [--seeds N] [--seed S] [--plan] [--json] [--keep]
+const help = `./scripts/chaos [--seeds N] [--from S] [--seed S] [--break I2|I3] [--plan] [--json] [--keep]
 
-Runs seeds 1 … N (or only S). Each run protects a VM whose every byte can be predicted, kills daemons at random moments and
+Runs N seeds from --from (default 1), or only S. Each run protects a VM whose every byte can be predicted, kills daemons at random moments and
 at a named crash point, lets the link drop, stall, repeat and flip bits, and then expects: replication goes on by itself,
 every recovery point is a state the VM was in, none that was listed is lost, and nothing had to be copied anew.
   --break I2|I3  run with that invariant broken on purpose: the runs must find violations, and then the exit code is 0
@@ -22,6 +22,7 @@ async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
       seeds: { type: 'string', default: '10' },
+      from: { type: 'string', default: '1' },
       seed: { type: 'string' },
       plan: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
@@ -36,7 +37,7 @@ async function main(): Promise<void> {
   }
   const seeds = values.seed
     ? [Number(values.seed)]
-    : Array.from({ length: Number(values.seeds) }, (_, index) => index + 1)
+    : Array.from({ length: Number(values.seeds) }, (_, index) => Number(values.from) + index)
   if (values.plan) {
     for (const seed of seeds)
       process.stdout.write(
@@ -47,7 +48,7 @@ async function main(): Promise<void> {
     return
   }
   if (values.break !== undefined) {
-    runBroken(values.break, seeds.length)
+    runBroken(values.break, seeds)
     return
   }
   const base = mkdtempSync(join(tmpdir(), 'hotsite-chaos-'))
@@ -75,17 +76,21 @@ async function main(): Promise<void> {
 }
 
 /** The runs themselves must fail: a check that passes on a broken engine checks nothing. */
-function runBroken(name: string, seedCount: number): void {
+function runBroken(name: string, seeds: readonly number[]): void {
   if (!isMutantName(name))
     throw new Error(`unknown invariant ${name}; there are mutants for ${Object.keys(mutants).join(', ')}`)
   const base = mkdtempSync(join(tmpdir(), 'hotsite-mutant-'))
   try {
     const copy = makeMutant(name, join(base, 'hotsite'))
     const entry = join(copy, 'scripts', 'chaos.ts')
-    const { status, stdout, stderr } = spawnSync(process.execPath, [entry, '--seeds', String(seedCount)], {
-      encoding: 'utf8',
-      cwd: copy,
-    })
+    const { status, stdout, stderr } = spawnSync(
+      process.execPath,
+      [entry, '--from', String(seeds[0]), '--seeds', String(seeds.length)],
+      {
+        encoding: 'utf8',
+        cwd: copy,
+      },
+    )
     process.stdout.write(stdout + stderr)
     const caught = status === 1 && /runs with violations: seeds/.test(stdout)
     process.stdout.write(caught ? `${name} broken: caught\n` : `${name} broken: NOT caught\n`)
