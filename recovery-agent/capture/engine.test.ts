@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
+import { unpackBatch } from '#shared/blocks/batch.ts'
 import { BLOCK_BYTES } from '#shared/blocks/block.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import { defaultCaptureLimits } from './limits.ts'
@@ -106,7 +107,15 @@ describe('a copy cycle', () => {
     if (!synced) throw new Error('no disk')
     const { diskId, groupCount } = synced
     const targetNodes = Buffer.alloc(groupCount * 32)
-    expect(await session.differingGroups({ diskId, first: 0, targetNodes })).toHaveLength(8)
+    const groups = await session.differingGroups({ diskId, first: 0, targetNodes })
+    expect(groups).toHaveLength(8)
+    const targetLeaves = Buffer.alloc(256 * 32)
+    for (const group of groups) {
+      const request = { diskId, group, targetLeaves, firstBatch: 3, compress: false }
+      const batches = await session.differingBlocks(request)
+      expect(batches).toMatchObject([{ batch: 3, blockIndexes: [group * 256], storedBytes: [BLOCK_BYTES] }])
+    }
+    // Compared and stored in one reading.
     expect(kit.hypervisor.readBytes).toBe(8 * BLOCK_BYTES)
     await session.manifest()
     await session.commit()
@@ -117,6 +126,39 @@ describe('a copy cycle', () => {
       scannedBytes: 8 * BLOCK_BYTES,
     })
     expect(kit.hypervisor.readBytes).toBe(8 * BLOCK_BYTES)
+  })
+
+  it('reads a fresh disk into batches that leave out what is zero, raw and compressed alike', async () => {
+    await using kit = captureKit()
+    const replication = await kit.start([8 * MIB])
+    const [disk] = kit.hypervisor.disksOfVm
+    if (!disk) throw new Error('no disk')
+    const content = randomBytes(4 * MIB)
+    content.fill(0, MIB + 3 * BLOCK_BYTES, MIB + 5 * BLOCK_BYTES)
+    content.fill(7, 2 * MIB, 3 * MIB)
+    kit.hypervisor.write(disk, 0, content)
+    await using session = await replication.engine.openSync(vm, { newestSeq: 0 })
+    const [synced] = session.disks
+    if (!synced) throw new Error('no disk')
+    const { diskId } = synced
+    await session.differingGroups({ diskId, first: 0, targetNodes: Buffer.alloc(32) })
+    for (const compress of [false, true]) {
+      // The second time the group is hashed and is compared leaf by leaf: the same blocks.
+      const request = { diskId, group: 0, targetLeaves: Buffer.alloc(256 * 32), firstBatch: 0, compress }
+      const received = Buffer.alloc(4 * MIB)
+      for (const batch of await session.differingBlocks(request)) {
+        const blocks = unpackBatch(batch)
+        expect(blocks).not.toContain(null)
+        batch.blockIndexes.forEach((blockIndex, i) => {
+          blocks[i]?.copy(received, blockIndex * BLOCK_BYTES)
+        })
+      }
+      expect(received.equals(content)).toBe(true)
+    }
+    expect((await session.manifest()).stats).toMatchObject({
+      changedBlocks: 62,
+      scannedBytes: 4 * MIB + 62 * BLOCK_BYTES,
+    })
   })
 
   it('throws a torn snapshot away and takes one that may stay open', async () => {

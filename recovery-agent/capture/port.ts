@@ -77,7 +77,7 @@ export interface SyncSession extends AsyncDisposable {
     readonly sizeBytes: number
     readonly groupCount: number
   }[]
-  /** Reads and hashes groups [first, first+count) of the snapshot, compares with the target's level-1 nodes (32 bytes each), answers the groups that differ. */
+  /** Reads and hashes groups [first, first+count) of the snapshot, compares with the target's level-1 nodes (32 bytes each), answers the groups that differ. One the target has as all zero is answered unread when it may hold data: differingBlocks reads it. */
   differingGroups(request: { diskId: DiskId; first: number; targetNodes: Buffer }): Promise<readonly number[]>
   /** Blocks of one group whose leaf differs from the target's (256 × 32 bytes), as batches of up to 1 MiB raw, numbered from `firstBatch`. */
   differingBlocks(request: {

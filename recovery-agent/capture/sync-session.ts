@@ -12,6 +12,7 @@ import {
   HASH_BYTES,
   nodeOf,
   rootOf,
+  ZERO_GROUP,
   ZERO_HASH,
 } from '#shared/blocks/hash-tree.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
@@ -34,6 +35,8 @@ interface SyncDisk {
   readonly tree: string
   readonly reader: GroupReader
   readonly hashedGroups: Set<number>
+  /** Leaves that are not in the second tree yet. */
+  readonly staged: Map<number, Buffer>
   /** By group, so that a repeated request counts once. */
   readonly changedBlocks: Map<number, number>
   readonly storedBytes: Map<number, number>
@@ -86,6 +89,7 @@ export class SnapshotSync implements SyncSession {
       tree: newTreeName(deps.rng, vm.vmId, disk.diskId),
       reader: new GroupReader(disk),
       hashedGroups: new Set<number>(),
+      staged: new Map<number, Buffer>(),
       changedBlocks: new Map<number, number>(),
       storedBytes: new Map<number, number>(),
     }))
@@ -119,20 +123,20 @@ export class SnapshotSync implements SyncSession {
     const { first, targetNodes } = request
     const end = Math.min(disk.groupCount, first + targetNodes.length / HASH_BYTES)
     const differing: number[] = []
-    let staged: [number, Buffer][] = []
     for (let group = first; group < end; group++) {
-      const leaves = disk.reader.leaves(group)
-      staged.push([group, leaves])
       const offset = (group - first) * HASH_BYTES
-      if (!nodeOf(leaves, 1).equals(targetNodes.subarray(offset, offset + HASH_BYTES))) differing.push(group)
-      if (staged.length >= GROUPS_PER_TRANSACTION) {
-        this.#stage(disk, staged)
-        staged = []
+      const targetNode = targetNodes.subarray(offset, offset + HASH_BYTES)
+      if (targetNode.equals(ZERO_HASH) && !disk.hashedGroups.has(group) && disk.reader.hasData(group)) {
+        // Hashed and stored in one reading, by differingBlocks.
+        differing.push(group)
+        continue
       }
+      const leaves = disk.reader.leaves(group)
+      this.#stage(disk, group, leaves)
+      if (!nodeOf(leaves, 1).equals(targetNode)) differing.push(group)
       await this.#pace.pauseIfDue()
       this.#comparing(request.diskId)
     }
-    this.#stage(disk, staged)
     return differing
   }
 
@@ -145,13 +149,18 @@ export class SnapshotSync implements SyncSession {
   }): Promise<readonly StoredBatch[]> {
     const disk = this.#comparing(request.diskId)
     const { group, targetLeaves } = request
-    if (!disk.hashedGroups.has(group)) throw this.#incomplete(`group ${group} of disk ${disk.diskId}`)
     if (targetLeaves.length !== GROUP_BYTES)
       throw new HotsiteError(
         'request-invalid',
         `the leaves of a group are ${targetLeaves.length} bytes, not 8192`,
       )
-    const leaves = this.#deps.buffer.leaves.group(disk.tree, group)
+    if (!disk.hashedGroups.has(group)) {
+      if (!targetLeaves.equals(ZERO_GROUP)) throw this.#incomplete(`group ${group} of disk ${disk.diskId}`)
+      const { leaves, batches } = disk.reader.fresh(group, request)
+      this.#stage(disk, group, leaves)
+      return this.#counted(disk, group, batches)
+    }
+    const leaves = disk.staged.get(group) ?? this.#deps.buffer.leaves.group(disk.tree, group)
     const end = Math.min(GROUP_CHILDREN, Math.ceil(disk.sizeBytes / BLOCK_BYTES) - group * GROUP_CHILDREN)
     const blocks: { blockIndex: number; isZero: boolean }[] = []
     for (let i = 0; i < end; i++) {
@@ -159,11 +168,19 @@ export class SnapshotSync implements SyncSession {
       if (leaf.equals(targetLeaves.subarray(i * HASH_BYTES, (i + 1) * HASH_BYTES))) continue
       blocks.push({ blockIndex: group * GROUP_CHILDREN + i, isZero: leaf.equals(ZERO_HASH) })
     }
-    const batches = disk.reader.batches(blocks, request)
-    disk.changedBlocks.set(group, blocks.length)
+    return this.#counted(disk, group, disk.reader.batches(blocks, request))
+  }
+
+  #counted(disk: SyncDisk, group: number, batches: readonly StoredBatch[]): readonly StoredBatch[] {
+    const total = (count: (batch: StoredBatch) => number) =>
+      batches.reduce((sum, batch) => sum + count(batch), 0)
+    disk.changedBlocks.set(
+      group,
+      total(({ blockIndexes }) => blockIndexes.length),
+    )
     disk.storedBytes.set(
       group,
-      batches.reduce((sum, batch) => sum + batch.payload.length, 0),
+      total(({ payload }) => payload.length),
     )
     return batches
   }
@@ -174,6 +191,7 @@ export class SnapshotSync implements SyncSession {
       this.#comparing(disk.diskId)
       if (disk.hashedGroups.size !== disk.groupCount)
         throw this.#incomplete(`${disk.groupCount - disk.hashedGroups.size} groups of disk ${disk.diskId}`)
+      this.#flush(disk)
     }
     if (!this.#closeSnapshot())
       throw new HotsiteError(
@@ -223,12 +241,18 @@ export class SnapshotSync implements SyncSession {
     await this.#onClosed()
   }
 
-  #stage(disk: SyncDisk, staged: readonly (readonly [number, Buffer])[]): void {
+  #stage(disk: SyncDisk, group: number, leaves: Buffer): void {
+    disk.staged.set(group, leaves)
+    disk.hashedGroups.add(group)
+    if (disk.staged.size >= GROUPS_PER_TRANSACTION) this.#flush(disk)
+  }
+
+  #flush(disk: SyncDisk): void {
     const { buffer, crashPoint } = this.#deps
     buffer.atomically(() => {
-      for (const [group, leaves] of staged) buffer.leaves.putGroup(disk.tree, group, leaves)
+      for (const [group, leaves] of disk.staged) buffer.leaves.putGroup(disk.tree, group, leaves)
     })
-    for (const [group] of staged) disk.hashedGroups.add(group)
+    disk.staged.clear()
     crashPoint('sync.tree-staged')
   }
 

@@ -7,7 +7,7 @@ import { errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { LogFields, Logger } from '#shared/log.ts'
 import { asReplicaError } from './context.ts'
 import type { DeltaWriter, ReplicaStore } from './port.ts'
-import { expand, type FromWorker, type RemoteCall, type RemoteRequest } from './remote.ts'
+import { expand, type FromWorker, free, type RemoteCall, type RemoteRequest } from './remote.ts'
 import { openReplicaStore } from './store.ts'
 
 const port = defined(parentPort, 'parent port')
@@ -78,7 +78,12 @@ function run(call: RemoteCall): unknown {
       return writer.resume
     }
     case 'write':
-      return writerOrThrow(call.writerId).write(expand(call.batch))
+      try {
+        return writerOrThrow(call.writerId).write(expand(call.batch))
+      } finally {
+        // Written or refused, nobody has it any more.
+        free(call.batch)
+      }
     case 'writer': {
       if (call.method === 'close' && !writers.has(call.writerId)) return undefined
       const writer = writerOrThrow(call.writerId)
