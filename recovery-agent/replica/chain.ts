@@ -27,8 +27,13 @@ export function newestSeqOf(chain: Chain): number {
   return chain.findLast((member) => member.state === 'point')?.seq ?? 0
 }
 
+/** Numbers start over when the direction is reversed; only together with the epoch they name a point. */
+export function isSamePoint(a: PointRef, b: PointRef): boolean {
+  return a.epoch === b.epoch && a.seq === b.seq
+}
+
 export function findPoint(chain: Chain, ref: PointRef): ChainPoint | undefined {
-  return chain.find(({ state, epoch, seq }) => state === 'point' && epoch === ref.epoch && seq === ref.seq)
+  return chain.find((member) => member.state === 'point' && isSamePoint(member, ref))
 }
 
 /**

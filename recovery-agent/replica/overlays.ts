@@ -7,7 +7,7 @@ import { LayerWriter } from '#shared/formats/qcow2/layer-writer.ts'
 import type { OverlayId, VmId } from '#shared/ids.ts'
 import type { OverlayDisk, PointRef } from '#shared/messages/commands.ts'
 import type { OverlayRow } from './catalog.ts'
-import { type ChainPoint, findPoint } from './chain.ts'
+import { type ChainPoint, findPoint, isSamePoint } from './chain.ts'
 import type { ReplicaContext } from './context.ts'
 import { withChain } from './layer-chain.ts'
 
@@ -60,7 +60,7 @@ export function createOverlay(context: ReplicaContext, request: OverlayRequest):
 
 function sameOverlayOrThrow(existing: OverlayRow, request: OverlayRequest): OverlayRow {
   const { point } = request
-  const isSame = !point || (point.epoch === existing.point.epoch && point.seq === existing.point.seq)
+  const isSame = !point || isSamePoint(point, existing.point)
   if (isSame && existing.format === request.format) return existing
   throw new HotsiteError(
     'overlay-exists',
@@ -118,6 +118,14 @@ function writeDisk(context: ReplicaContext, { row, point, disk }: DiskWrite): vo
     file.close()
   }
   files.rename(temporary, disk.path)
+}
+
+/** Those that lease `point` (I10). A committed raw overlay is a disk of its own and needs none. */
+export function overlaysOn(overlays: readonly OverlayRow[], point: PointRef): readonly OverlayRow[] {
+  return overlays.filter(
+    (overlay) =>
+      isSamePoint(overlay.point, point) && !(overlay.state === 'committed' && overlay.format === 'raw'),
+  )
 }
 
 /** Files first, the lease last. Repeatable. */

@@ -14,6 +14,7 @@ import { decideRetention } from '#shared/policy/retention.ts'
 import type { ReplicaRow } from './catalog.ts'
 import type { Chain, ChainPoint } from './chain.ts'
 import type { ReplicaContext } from './context.ts'
+import { overlaysOn } from './overlays.ts'
 
 interface Merge {
   readonly lower: ChainPoint
@@ -40,10 +41,10 @@ export function dueMerges(context: ReplicaContext, replica: ReplicaRow): Merge[]
 }
 
 function droppedSeqs(context: ReplicaContext, replica: ReplicaRow, chain: Chain): ReadonlySet<number> {
-  const leased = new Set(context.catalog.overlays(replica.vmId).map(({ point }) => point.seq))
+  const overlays = context.catalog.overlays(replica.vmId)
   const points = chain
     .filter(({ state }) => state === 'point')
-    .map((point) => ({ ...point, inUse: leased.has(point.seq) }))
+    .map((point) => ({ ...point, inUse: overlaysOn(overlays, point).length > 0 }))
   const policy =
     replica.state === 'committed' ? { retentionPoints: 0, retentionIntervalSeconds: 0 } : replica.policy
   const decisions = decideRetention({ points, policy })

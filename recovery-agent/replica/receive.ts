@@ -2,7 +2,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { VmId } from '#shared/ids.ts'
-import { newestSeqOf } from './chain.ts'
+import { isSamePoint, newestSeqOf } from './chain.ts'
 import { type ReplicaContext, refuseOlderEpoch, replicaOrThrow } from './context.ts'
 import { alreadySealed, ReplicaDeltaWriter, type WriterOwner } from './delta-writer.ts'
 import { journalSuffix, partSuffix } from './names.ts'
@@ -43,7 +43,7 @@ export class Receiver implements WriterOwner {
     }
     const chain = catalog.chain(vmId)
     const newestSeq = newestSeqOf(chain)
-    const isRepeat = chain.some(({ epoch, seq }) => epoch === header.epoch && seq === header.seq)
+    const isRepeat = chain.some((member) => isSamePoint(member, header))
     if (isRepeat && header.seq <= newestSeq) return alreadySealed(header)
     if (header.seq <= newestSeq || header.baseSeq !== newestSeq) {
       throw new HotsiteError(

@@ -120,6 +120,26 @@ describe.skipIf(!hasTool('qemu-img'))('the ends and beginnings of a replica', ()
     expect(existsSync(path)).toBe(true)
   })
 
+  it('leases of an earlier failover do not hold the points of a later epoch that have the same numbers', () => {
+    prepareReplica(fixture.store, vm, retention)
+    fixture.deliver(vm.capture())
+    vm.scribble(2)
+    fixture.deliver(vm.capture())
+    overlay('raw', 2)
+    fixture.store.commit(testVm, overlayId)
+    adopt(fixture.store, 3)
+    vm.epoch = 3
+    vm.seq = 0
+    for (const kind of ['sync', 'delta', 'delta'] as const) {
+      vm.scribble(2)
+      fixture.deliver(vm.capture({ kind, baseSeq: vm.seq }))
+    }
+    expect(fixture.store.points(testVm).flatMap(({ overlays }) => overlays)).toEqual([])
+    while (fixture.store.prune(testVm, 0));
+    expect(fixture.store.points(testVm).map(({ epoch, seq }) => [epoch, seq])).toEqual([[3, 3]])
+    expect(fixture.verified()).toEqual([3])
+  })
+
   it('keeps what a committed qcow2 overlay stands on, merged into one layer, and refuses to replace it', () => {
     prepareReplica(fixture.store, vm, { retentionPoints: 15, retentionIntervalSeconds: 0 })
     for (let i = 0; i < 4; i++) {

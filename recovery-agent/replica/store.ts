@@ -17,7 +17,7 @@ import { type Chain, type ChainPoint, findPoint, newestSeqOf } from './chain.ts'
 import { asReplicaError, type ReplicaContext, refuseOlderEpoch, replicaOrThrow } from './context.ts'
 import { nodeFiles, type ReplicaFiles } from './files.ts'
 import { pathsIn } from './names.ts'
-import { createOverlay, type OverlayRequest, removeOverlay } from './overlays.ts'
+import { createOverlay, type OverlayRequest, overlaysOn, removeOverlay } from './overlays.ts'
 import type { CreatedOverlay, DeltaHeader, DeltaWriter, ReplicaState, ReplicaStore } from './port.ts'
 import { applyMerge, dueMerges, mergeDebtBytes, pruneOne } from './prune.ts'
 import { Receiver } from './receive.ts'
@@ -187,11 +187,11 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
 
   points(vmId: VmId): readonly PointReport[] {
     const { catalog } = this.#context
-    const overlays = Map.groupBy(catalog.overlays(vmId), ({ point }) => point.seq)
+    const overlays = catalog.overlays(vmId)
     return catalog
       .chain(vmId)
       .filter(({ state }) => state === 'point')
-      .map((point) => reportOf(point, overlays.get(point.seq) ?? []))
+      .map((point) => reportOf(point, overlaysOn(overlays, point)))
   }
 
   pin(vmId: VmId, point: PointRef, pinned: boolean): void {
