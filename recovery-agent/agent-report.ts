@@ -6,10 +6,8 @@ import type { Clock } from '#shared/clock.ts'
 import type { Endpoint } from '#shared/config.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { Logger } from '#shared/log.ts'
+import { programVersion } from '#shared/version.ts'
 import { limits } from './limits.ts'
-
-/** Of package.json; what the coordinator shows as the agent's version. */
-export const AGENT_VERSION = '0.1.0'
 
 export interface AgentReporterOptions {
   readonly host: string
@@ -45,7 +43,7 @@ async function report(options: AgentReporterOptions): Promise<void> {
   const { bufferedBytes, maxBytes } = await engine.usage()
   outbox.set('agent', 'self', {
     host,
-    version: AGENT_VERSION,
+    version: programVersion,
     listen,
     certificatePem,
     replicaFreeBytes: bavail * bsize,
