@@ -1,10 +1,8 @@
 import { statfs } from 'node:fs/promises'
 import type { CaptureEngine } from '#recovery-agent/capture/port.ts'
-import type { RemoteReplicaStore } from '#recovery-agent/replica/remote.ts'
 import type { ReportOutbox } from '#shared/agent-link/report-outbox.ts'
 import type { Clock } from '#shared/clock.ts'
 import type { Endpoint } from '#shared/config.ts'
-import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { Logger } from '#shared/log.ts'
 import { programVersion } from '#shared/version.ts'
 import { limits } from './limits.ts'
@@ -15,9 +13,6 @@ export interface AgentReporterOptions {
   readonly certificatePem: string
   readonly replicaDir: string
   readonly engine: Pick<CaptureEngine, 'usage'>
-  readonly store: Pick<RemoteReplicaStore, 'list'>
-  /** A worker is gone for good: the agent cannot do its work any more. */
-  readonly onBroken: (error: HotsiteError) => void
   readonly outbox: ReportOutbox
   readonly clock: Clock
   readonly log: Logger
@@ -30,15 +25,13 @@ export async function runAgentReporter(options: AgentReporterOptions, signal: Ab
       await report(options)
     } catch (error) {
       options.log.warn('the state of this agent cannot be read', { error })
-      if (error instanceof HotsiteError && error.code === 'replica-store-stopped') options.onBroken(error)
     }
     await options.clock.sleep(limits.agentReportMs, signal).catch(() => {})
   }
 }
 
 async function report(options: AgentReporterOptions): Promise<void> {
-  const { host, listen, certificatePem, replicaDir, engine, store, outbox, clock } = options
-  await store.list()
+  const { host, listen, certificatePem, replicaDir, engine, outbox, clock } = options
   const { bavail, bsize } = await statfs(replicaDir)
   const { bufferedBytes, maxBytes } = await engine.usage()
   outbox.set('agent', 'self', {

@@ -76,6 +76,7 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
   const outbox = openReportOutbox(state.db)
   const raise = createEvents({ outbox, clock, log })
   const rawStore = stack.use(await openStore({ dir: config.replicaDir, log }))
+  void rawStore.failed.then(onBroken)
   const store = overrides?.wrapStore?.(rawStore) ?? rawStore
   const rawEngine = stack.use(await openEngine(options))
   void rawEngine.failed.then(onBroken)
@@ -93,7 +94,7 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
   const { replicaDir } = config
   const { host } = config.hypervisor
   const handlers = agentCommandHandlers({ ...options, store, target, sources, listener, revocations })
-  const self = { host, listen, certificatePem, replicaDir, engine, store, outbox, clock, log, onBroken }
+  const self = { host, listen, certificatePem, replicaDir, engine, outbox, clock, log }
   const running = [
     target.pruner.run(signal),
     runAgentReporter(self, signal),

@@ -1,9 +1,8 @@
 import type { Logger } from '#shared/log.ts'
-import { openRemoteReplicaStore } from './replica/client.ts'
-import type { RemoteReplicaStore } from './replica/remote.ts'
+import { openRemoteReplicaStore, type ReplicaWorker } from './replica/client.ts'
 
 /** The replicas, in a worker of their own; what an earlier life left half done is finished first. */
-export async function openStore({ dir, log }: { dir: string; log: Logger }): Promise<RemoteReplicaStore> {
+export async function openStore({ dir, log }: { dir: string; log: Logger }): Promise<ReplicaWorker> {
   await using stack = new AsyncDisposableStack()
   const store = stack.use(openRemoteReplicaStore({ dir, log }))
   await store.recover()

@@ -4,7 +4,7 @@ import type { DiskId, VmId } from '#shared/ids.ts'
 import { silentLog } from '#shared/log.ts'
 import { replicationPolicy } from '#shared/messages/policy.ts'
 import { seededRng } from '#shared/rng.ts'
-import { openRemoteReplicaStore } from './client.ts'
+import { connectReplicaWorker, openRemoteReplicaStore } from './client.ts'
 import type { RemoteReplicaStore } from './remote.ts'
 import {
   batchesOf,
@@ -130,10 +130,20 @@ describe('the replica store in a worker', () => {
     await expect(broken.list()).rejects.toBeInstanceOf(HotsiteError)
   })
 
+  it('whose worker ends by itself says so at once, and fails what waits and what comes later', async () => {
+    const crashing = `require('node:worker_threads').parentPort.once('message', () => { throw new Error('boom') })`
+    await using broken = connectReplicaWorker(new Worker(crashing, { eval: true }), silentLog)
+    const waiting = broken.list()
+    await expect(waiting).rejects.toMatchObject({ code: 'replica-store-stopped' })
+    expect((await broken.failed).message).toContain('boom')
+    await expect(broken.list()).rejects.toMatchObject({ code: 'replica-store-stopped' })
+  })
+
   it('rejects what is asked after its end', async () => {
     const ended = openRemoteReplicaStore({ dir: `${dir.path}/other`, log: silentLog })
     await ended.recover()
     await ended[Symbol.asyncDispose]()
     await expect(ended.list()).rejects.toMatchObject({ code: 'replica-store-stopped' })
+    expect(await Promise.race([ended.failed, 'an end that was asked for is no failure'])).toBeTypeOf('string')
   })
 })

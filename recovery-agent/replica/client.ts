@@ -24,9 +24,19 @@ interface Waiting {
   readonly reject: (error: Error) => void
 }
 
+export interface ReplicaWorker extends RemoteReplicaStore {
+  /** Resolves, with the reason, when the worker ends without having been asked to. */
+  readonly failed: Promise<HotsiteError>
+}
+
 /** Opens the store of `dir` in a thread of its own. */
-export function openRemoteReplicaStore(options: { dir: string; log: Logger }): RemoteReplicaStore {
-  const thread = new StoreThread(options)
+export function openRemoteReplicaStore({ dir, log }: { dir: string; log: Logger }): ReplicaWorker {
+  const url = new URL('./worker.ts', import.meta.url)
+  return connectReplicaWorker(new Worker(url, { name: 'replica', workerData: { dir } }), log)
+}
+
+export function connectReplicaWorker(worker: Worker, log: Logger): ReplicaWorker {
+  const thread = new StoreThread(worker, log)
   let lastWriterId = 0
   const passedOn = Object.fromEntries(
     storeMethods.map((method) => [
@@ -36,6 +46,7 @@ export function openRemoteReplicaStore(options: { dir: string; log: Logger }): R
   )
   const store = {
     ...passedOn,
+    failed: thread.failed,
     begin: async (header: Parameters<RemoteReplicaStore['begin']>[0]) => {
       const writerId = ++lastWriterId
       const resume = (await thread.call({ target: 'begin', writerId, header })) as DiskProgress[]
@@ -44,7 +55,7 @@ export function openRemoteReplicaStore(options: { dir: string; log: Logger }): R
     [Symbol.asyncDispose]: () => thread.end(),
   }
   // Object.fromEntries forgets the names; `everyMethodIsPassedOn` in remote.ts holds the list against the port.
-  return store as unknown as RemoteReplicaStore
+  return store as unknown as ReplicaWorker
 }
 
 function remoteWriter(
@@ -82,6 +93,8 @@ function remoteWriter(
 }
 
 class StoreThread {
+  readonly failed: Promise<HotsiteError>
+  readonly #failure = Promise.withResolvers<HotsiteError>()
   readonly #worker: Worker
   readonly #waiting = new Map<number, Waiting>()
   readonly #exited: Promise<void>
@@ -89,12 +102,11 @@ class StoreThread {
   #queuedBytes = 0
   #roomWaiters: (() => void)[] = []
   #stopped: HotsiteError | undefined
+  #ending = false
 
-  constructor({ dir, log }: { dir: string; log: Logger }) {
-    this.#worker = new Worker(new URL('./worker.ts', import.meta.url), {
-      name: 'replica',
-      workerData: { dir },
-    })
+  constructor(worker: Worker, log: Logger) {
+    this.#worker = worker
+    this.failed = this.#failure.promise
     this.#worker.on('message', (message: FromWorker) => this.#onMessage(message, log))
     this.#worker.on('error', (error) => {
       log.error('replica.worker-failed', { error })
@@ -129,6 +141,7 @@ class StoreThread {
   }
 
   async end(): Promise<void> {
+    this.#ending = true
     if (!this.#stopped) await this.call({ target: 'end' })
     await this.#exited
   }
@@ -157,6 +170,7 @@ class StoreThread {
 
   #stop(why: string): void {
     this.#stopped ??= new HotsiteError('replica-store-stopped', why)
+    if (!this.#ending) this.#failure.resolve(this.#stopped)
     for (const { reject } of this.#waiting.values()) reject(this.#stopped)
     this.#waiting.clear()
     this.#wakeWaiters()
