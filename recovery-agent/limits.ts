@@ -34,6 +34,13 @@ export const limits = {
   /** First and last pause between attempts to reach a peer or to send after a refusal. */
   retryFirstMs: 500,
   retryLastMs: 30_000,
+  /**
+   * A target that refuses our epoch is usually faster than the coordinator's fence. Without one for this long, nobody
+   * here was told, and the VM may still run: that is an alarm.
+   */
+  fenceOrderMs: 60_000,
+  /** A copy somebody waits for ends after this long without the target: several attempts to reach it. */
+  copyTargetAwayMs: 3 * 60_000,
   /** How often the same trouble of one VM becomes an event. */
   eventRepeatMs: 15 * 60_000,
   /** Progress is reported to the coordinator at most this often. */
@@ -46,4 +53,5 @@ export const limits = {
 
 assert(limits.durableEveryPayloadBytes * 2 <= limits.creditBytes, 'half a window makes the next grant')
 assert(limits.batchMaxBlocks * BLOCK_BYTES <= limits.creditBytes / 4, 'a window holds several batches')
+assert(limits.copyTargetAwayMs >= 4 * limits.retryLastMs, 'a copy survives a few attempts that fail')
 assert(limits.treeQueryMaxNodes * HASH_BYTES <= MiB, 'an answer about the tree fits a frame')

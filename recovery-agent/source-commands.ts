@@ -26,7 +26,7 @@ export function sourceCommands(sources: Sources): CommandHandlers<SourceCommandK
       await sources.resync(vmId, cause)
       return {}
     },
-    'replication.finalDelta': ({ vmId }, signal) => sources.copy(vmId, signal),
+    'replication.finalDelta': ({ vmId }, signal) => sources.finalCopy(vmId, signal),
     'replication.copyNow': ({ vmId }, signal) => sources.copy(vmId, signal),
     'replication.stop': async ({ vmId }) => {
       await sources.stop(vmId)

@@ -26,6 +26,8 @@ const migrations: readonly Migration[] = [
 /** One VM this host replicates: what the coordinator ordered, and what became of it. */
 const sourceRecord = agentCommands['replication.start'].request.omit({ cause: true }).extend({
   paused: z.boolean(),
+  /** A final delta was sent for a VM that is off: a later epoch is expected. */
+  seenOff: z.boolean().default(false),
   lastCycle: cycleReport.nullable(),
   totals: z.strictObject({ changedBytes: z.int(), sentBytes: z.int(), cycles: z.int() }),
 })

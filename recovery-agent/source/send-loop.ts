@@ -37,7 +37,7 @@ export async function sendLoop(source: Source, signal: AbortSignal): Promise<voi
     } catch (error) {
       if (signal.aborted) return
       if (stop.aborted) continue
-      await recover(source, error, { failures, stop }).catch((reason) => {
+      await recover(source, error, { failures, stop, signal }).catch((reason) => {
         if (!stop.aborted) throw reason
       })
       failures += 1
@@ -76,7 +76,11 @@ class LinkHold implements Disposable {
 async function recover(
   source: Source,
   error: unknown,
-  { failures, stop }: { readonly failures: number; readonly stop: AbortSignal },
+  {
+    failures,
+    stop,
+    signal,
+  }: { readonly failures: number; readonly stop: AbortSignal; readonly signal: AbortSignal },
 ): Promise<void> {
   const { engine, clock, rng } = source.deps
   const { code } = errorDocument(error)
@@ -88,8 +92,8 @@ async function recover(
   }
   switch (decision.kind) {
     case 'fence':
-      source.failed(error, 'critical')
       source.fence(decision.epoch)
+      await alarmUnlessExpected(source, error, signal)
       return
     case 'resync':
       source.failed(error, 'warning')
@@ -115,6 +119,19 @@ async function recover(
   }
 }
 
+/** Nothing is sent any more; whether that is as planned shows when the coordinator's own fence arrives, or does not. */
+async function alarmUnlessExpected(source: Source, error: unknown, signal: AbortSignal): Promise<void> {
+  if (source.fenceExpected) return
+  const { clock } = source.deps
+  const untilMs = clock.monotonicMs() + limits.fenceOrderMs
+  source.showError(error)
+  while (!source.fenceExpected) {
+    const leftMs = untilMs - clock.monotonicMs()
+    if (leftMs <= 0) return source.failed(error, 'critical')
+    await source.changeOrAfter(source.version, leftMs, signal)
+  }
+}
+
 async function sendUntilStopped(
   source: Source,
   { link, stop }: { readonly link: PeerLink; readonly stop: AbortSignal },
@@ -126,6 +143,7 @@ async function sendUntilStopped(
     const conversation = await link.converse(vmId, stop)
     source.setConnected(true)
     let targetNewest = await open(source, conversation, stop)
+    source.setServed(true)
     source.succeeded()
     for (;;) {
       const state = await source.refresh()
@@ -144,6 +162,7 @@ async function sendUntilStopped(
   } finally {
     link.end(vmId)
     source.setProgress(null)
+    source.setServed(false)
     source.setConnected(false)
   }
 }

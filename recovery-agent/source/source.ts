@@ -52,6 +52,9 @@ export class Source {
   #version = 0
   #fencedBelow: number
   #connected = false
+  #fenceOrdered = false
+  /** Since when no target has taken anything from us; null: one does. */
+  #targetAwaySinceMs: number | null
   #lastCaptureMonotonicMs: number | null = null
   #stopped: HotsiteError | undefined
   #progress: ReplicationReport['progress'] = null
@@ -62,6 +65,7 @@ export class Source {
     this.#record = record
     this.deps = deps
     this.#fencedBelow = deps.state.fencedBelow(record.vmId)
+    this.#targetAwaySinceMs = deps.clock.monotonicMs()
     this.log = deps.log.with({ vmId: record.vmId })
   }
 
@@ -87,6 +91,11 @@ export class Source {
 
   get fenced(): boolean {
     return this.#record.epoch < this.#fencedBelow
+  }
+
+  /** The coordinator ordered it, or saw the VM off here before: no surprise. */
+  get fenceExpected(): boolean {
+    return this.#fenceOrdered || this.#record.seenOff
   }
 
   get maySend(): boolean {
@@ -167,6 +176,12 @@ export class Source {
     this.interrupt('fenced')
   }
 
+  fenceByOrder(belowEpoch: number): void {
+    this.#fenceOrdered = true
+    if (this.#error?.code === 'epoch-stale') this.#error = null
+    this.fence(belowEpoch)
+  }
+
   /** The loops end, and whoever waits for a copy learns why. */
   stop(why: HotsiteError): void {
     this.#stopped = why
@@ -175,11 +190,15 @@ export class Source {
   }
 
   /** Resolves with the first cycle that starts after the call. */
-  requestCycle(): Promise<{ readonly seq: number }> {
+  async requestCycle(signal: AbortSignal): Promise<{ readonly seq: number }> {
     const request = Promise.withResolvers<{ readonly seq: number }>()
     this.#requests.push(request)
     this.touch()
-    return request.promise
+    try {
+      return await abortable(request.promise, signal)
+    } finally {
+      this.#requests = this.#requests.filter((other) => other !== request)
+    }
   }
 
   takeRequests(): readonly CycleRequest[] {
@@ -196,14 +215,24 @@ export class Source {
     for (const request of this.takeRequests()) request.reject(error)
   }
 
-  /** One copy cycle now; resolves when the target holds its point, or a newer one. */
+  /**
+   * One copy cycle now; resolves when the target holds its point, or a newer one. Repeatable. Throws
+   * `target-unreachable` when the target is away for too long; what was captured stays in the buffer.
+   */
   async copy(signal: AbortSignal): Promise<CommandResultOf<'replication.copyNow'>> {
-    if (this.fenced) throw fencedError(this.#record)
-    if (this.#record.paused) {
-      throw new HotsiteError('replication-paused', `replication of VM ${this.vmId} is paused`)
+    this.#ensureCopies()
+    const over = new AbortController()
+    const either = AbortSignal.any([signal, over.signal])
+    try {
+      return await Promise.race([this.#copied(either), this.#targetAway(either)])
+    } finally {
+      // The loser's rejection belongs to nobody: Promise.race has already subscribed to it.
+      over.abort(new Error('the copy is over'))
     }
-    if (this.#stopped) throw this.#stopped
-    const { seq } = await abortable(this.requestCycle(), signal)
+  }
+
+  async #copied(signal: AbortSignal): Promise<CommandResultOf<'replication.copyNow'>> {
+    const { seq } = await this.requestCycle(signal)
     for (;;) {
       const seen = this.#version
       const state = this.#engineState
@@ -211,10 +240,51 @@ export class Source {
         const point = { epoch: state.epoch, seq: state.ackedSeq }
         return { point, capturedAtMs: state.ackedCapturedAtMs }
       }
-      if (this.fenced) throw fencedError(this.#record)
-      if (this.#stopped) throw this.#stopped
+      this.#ensureCopies()
       await this.change(seen, signal)
     }
+  }
+
+  /** Rejects when the target was away for too long, counted from this call on. However slow a target is, it is not away. */
+  async #targetAway(signal: AbortSignal): Promise<never> {
+    const { clock } = this.deps
+    const calledMs = clock.monotonicMs()
+    for (;;) {
+      const seen = this.#version
+      if (this.#targetAwaySinceMs === null) {
+        await this.change(seen, signal)
+        continue
+      }
+      const untilMs = Math.max(calledMs, this.#targetAwaySinceMs) + limits.copyTargetAwayMs
+      const leftMs = untilMs - clock.monotonicMs()
+      if (leftMs <= 0) throw this.#unreachable()
+      await this.changeOrAfter(seen, leftMs, signal)
+    }
+  }
+
+  #unreachable(): HotsiteError {
+    const { serverId, host, port } = this.#record.target
+    const minutes = limits.copyTargetAwayMs / 60_000
+    const last = this.#error ? `; last it said: ${this.#error.message}` : ''
+    return new HotsiteError(
+      'target-unreachable',
+      `VM ${this.vmId}: the target ${serverId} at ${host}:${port} took nothing for ${minutes} minutes${last}`,
+    )
+  }
+
+  #ensureCopies(): void {
+    if (this.fenced) throw fencedError(this.#record)
+    if (this.#record.paused) {
+      throw new HotsiteError('replication-paused', `replication of VM ${this.vmId} is paused`)
+    }
+    if (this.#stopped) throw this.#stopped
+  }
+
+  /** A conversation with the target is open, or over. */
+  setServed(served: boolean): void {
+    const now = this.deps.clock.monotonicMs()
+    this.#targetAwaySinceMs = served ? null : (this.#targetAwaySinceMs ?? now)
+    this.touch()
   }
 
   setConnected(connected: boolean): void {
@@ -234,8 +304,14 @@ export class Source {
 
   failed(error: unknown, severity: 'warning' | 'critical'): void {
     const { code, message } = errorDocument(error)
-    this.#error = { code, message, atMs: this.deps.clock.now() }
     this.deps.raise({ severity, code, message, vmId: this.vmId })
+    this.showError(error)
+  }
+
+  /** In the report; whether it is an event as well is not known yet. */
+  showError(error: unknown): void {
+    const { code, message } = errorDocument(error)
+    this.#error = { code, message, atMs: this.deps.clock.now() }
     this.touch()
   }
 

@@ -59,7 +59,7 @@ export class Sources implements AsyncDisposable {
       await this.#end(order.vmId)
       const { vmId, fabricVmId, epoch } = order
       const totals = { changedBytes: 0, sentBytes: 0, cycles: 0 }
-      const record: SourceRecord = { ...order, paused: false, lastCycle: null, totals }
+      const record: SourceRecord = { ...order, paused: false, seenOff: false, lastCycle: null, totals }
       // The order first: a crash between the two leaves a buffer that is behind, which resumeAll() brings up.
       this.#deps.state.saveSource(record)
       await this.#deps.engine.add({ vmId, fabricVmId, epoch }, cause)
@@ -97,6 +97,7 @@ export class Sources implements AsyncDisposable {
 
   async setPaused(vmId: VmId, paused: boolean): Promise<void> {
     const source = this.#get(vmId)
+    if (!paused && source.record.seenOff) source.update({ seenOff: false })
     if (source.record.paused === paused) return
     source.update({ paused })
     if (paused) {
@@ -115,10 +116,18 @@ export class Sources implements AsyncDisposable {
     return this.#get(vmId).copy(signal)
   }
 
-  /** Persisted before it returns; also for a VM this host does not replicate (any more) (I5). */
+  /** The VM is off here, and runs on elsewhere from the point this returns. */
+  async finalCopy(vmId: VmId, signal: AbortSignal) {
+    const source = this.#get(vmId)
+    const copied = await source.copy(signal)
+    source.update({ seenOff: true })
+    return copied
+  }
+
+  /** Ordered by the coordinator. Persisted before it returns; also for a VM this host does not replicate (any more) (I5). */
   fence(vmId: VmId, epoch: number): void {
     const running = this.#running.get(vmId)
-    if (running) running.source.fence(epoch)
+    if (running) running.source.fenceByOrder(epoch)
     else this.#deps.state.fence(vmId, epoch)
   }
 
@@ -150,7 +159,7 @@ export class Sources implements AsyncDisposable {
     const replaced = source.record.target.serverId !== order.target.serverId
     const moved = JSON.stringify(order.target) !== JSON.stringify(source.record.target)
     if (replaced) await this.#deps.engine.requireSync(order.vmId, cause)
-    source.update(order)
+    source.update({ ...order, seenOff: false })
     if (moved || !source.peerConnected) source.interrupt('the order was renewed')
     if (replaced) await source.refresh()
   }

@@ -4,7 +4,7 @@ import { closeSync, copyFileSync, ftruncateSync, mkdtempSync, openSync, rmSync, 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestServer, type TestVault, testVault } from '#shared/channel/testing.ts'
-import { systemClock } from '#shared/clock.ts'
+import { type Clock, systemClock } from '#shared/clock.ts'
 import { type CrashPoint, noCrash } from '#shared/crash-point.ts'
 import type { FolderVm } from '#shared/folder/layout.ts'
 import { makeTestFabric, type TestFabric } from '#shared/folder/testing/test-fabric.ts'
@@ -13,7 +13,7 @@ import type { Logger } from '#shared/log.ts'
 import { silentLog } from '#shared/log.ts'
 import type { CommandRequest, PeerAddress, ResyncCause } from '#shared/messages/commands.ts'
 import { replicationPolicy } from '#shared/messages/policy.ts'
-import type { ReplicationReport } from '#shared/messages/reports.ts'
+import type { EventReport, ReplicationReport } from '#shared/messages/reports.ts'
 import { systemRng } from '#shared/rng.ts'
 import type { ServerIdentity } from '#shared/trust/identity-store.ts'
 import { issueTicket } from '#shared/trust/ticket.ts'
@@ -31,6 +31,8 @@ export interface TestHost {
   start(options?: { overrides?: AgentOverrides; crashPoint?: CrashPoint }): Promise<void>
   stop(): Promise<void>
   report(): ReplicationReport
+  /** All of this host so far, of earlier lives too. */
+  events(): readonly EventReport[]
 }
 
 export interface TwoHosts extends AsyncDisposable {
@@ -61,6 +63,7 @@ export async function twoHosts(
     log?: Logger
     /** In force for every start of the eastern agent. */
     eastOverrides?: AgentOverrides
+    eastClock?: Clock
   } = {},
 ): Promise<TwoHosts> {
   const dir = mkdtempSync(join(tmpdir(), 'hotsite-agents-'))
@@ -74,8 +77,16 @@ export async function twoHosts(
   })
   fabric.addHost('west')
   const log = options.log ?? silentLog
-  const east = testHost({ name: 'east', dir, fabric, vault, log, always: options.eastOverrides ?? {} })
-  const west = testHost({ name: 'west', dir, fabric, vault, log, always: {} })
+  const east = testHost({
+    name: 'east',
+    dir,
+    fabric,
+    vault,
+    log,
+    always: options.eastOverrides ?? {},
+    clock: options.eastClock ?? systemClock,
+  })
+  const west = testHost({ name: 'west', dir, fabric, vault, log, always: {}, clock: systemClock })
   await Promise.all([east.start(), west.start()])
 
   const kit: TwoHosts = {
@@ -204,13 +215,21 @@ interface HostOptions {
   readonly vault: TestVault
   readonly log: Logger
   readonly always: AgentOverrides
+  readonly clock: Clock
 }
 
-function testHost({ name, dir, fabric, vault, log, always }: HostOptions): TestHost {
+function testHost({ name, dir, fabric, vault, log, always, clock }: HostOptions): TestHost {
   const id = serverId.parse(`agent-${name}`)
   const identity = identityOf(vault, vault.server(id, 'agent'), id)
   let agent: Agent | undefined
   let port = 0
+  const events: EventReport[] = []
+  const takeReport = () => {
+    const report = host.agent.reports.take()
+    if (report) host.agent.reports.acknowledge(report.reportSeq)
+    if (report?.kind === 'event') events.push(JSON.parse(String(report.json)))
+    return report
+  }
   const host: TestHost = {
     name,
     serverId: id,
@@ -231,7 +250,7 @@ function testHost({ name, dir, fabric, vault, log, always }: HostOptions): TestH
           join(dir, 'config.yaml'),
         ),
         identity,
-        clock: systemClock,
+        clock,
         rng: systemRng,
         log: log.with({ host: name }),
         crashPoint,
@@ -248,11 +267,15 @@ function testHost({ name, dir, fabric, vault, log, always }: HostOptions): TestH
     report() {
       host.agent.reports.restart()
       for (;;) {
-        const report = host.agent.reports.take()
+        const report = takeReport()
         if (!report) throw new Error(`${name} does not replicate`)
-        host.agent.reports.acknowledge(report.reportSeq)
         if (report.kind === 'replication') return JSON.parse(String(report.json))
       }
+    },
+    events() {
+      host.agent.reports.restart()
+      while (takeReport());
+      return events
     },
   }
   return host
