@@ -1,3 +1,4 @@
+import { Worker } from 'node:worker_threads'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { DiskId, VmId } from '#shared/ids.ts'
