@@ -18,12 +18,23 @@ export function createPruner(options: {
   readonly store: RemoteReplicaStore
   readonly server: Pick<ReplicaServer, 'exclusively'>
   readonly reports: ReplicaReports
+  /** Whether a VM of this site is defined with one of these files. */
+  readonly anyVmNames: (paths: readonly string[]) => boolean
   readonly clock: Clock
   readonly log: Logger
 }): Pruner {
-  const { store, server, reports, clock, log } = options
+  const { store, server, reports, anyVmNames, clock, log } = options
   const due = new Set<VmId>()
   const changed = new Wakeup()
+
+  /** What an earlier failover ran on here, once its VM is defined without it: the copy in the replica has taken its place. */
+  async function removeFormer(vmId: VmId): Promise<void> {
+    for (const { overlayId, disks } of await store.formerOverlays(vmId)) {
+      if (anyVmNames(disks.map(({ path }) => path))) continue
+      await store.removeOverlay(vmId, overlayId)
+      log.info('the disks of an earlier failover were removed', { vmId, overlayId })
+    }
+  }
 
   async function prune(vmId: VmId, signal: AbortSignal): Promise<void> {
     try {
@@ -34,6 +45,7 @@ export function createPruner(options: {
           return known ? await store.prune(vmId, clock.now()) : false
         })
       }
+      await server.exclusively(vmId, () => removeFormer(vmId))
       await reports.failed(vmId, null)
     } catch (error) {
       if (signal.aborted) return

@@ -1,6 +1,7 @@
 import type { ReportOutbox } from '#shared/agent-link/report-outbox.ts'
 import type { AgentOptions } from './agent.ts'
 import type { RaiseEvent } from './events.ts'
+import { anyVmNames } from './hypervisor/folder/named-disks.ts'
 import { createPruner, type Pruner } from './pruner.ts'
 import type { RemoteReplicaStore } from './replica/remote.ts'
 import { createReplicaReports, type ReplicaReports } from './replica-reports.ts'
@@ -14,6 +15,7 @@ export interface Target {
 
 /** The side of the agent that holds replicas: receiving, pruning, reporting. */
 export async function startTarget({
+  config,
   identity,
   clock,
   log,
@@ -26,6 +28,7 @@ export async function startTarget({
   readonly outbox: ReportOutbox
   readonly raise: RaiseEvent
 }): Promise<Target> {
+  const { root } = config.hypervisor
   const reports = createReplicaReports({ store, outbox, clock, log })
   const server = createReplicaServer({
     self: { serverId: identity.serverId, vaultPublicKey: identity.vaultPublicKey },
@@ -45,7 +48,14 @@ export async function startTarget({
         vmId,
       }),
   })
-  const pruner = createPruner({ store, server, reports, clock, log })
+  const pruner = createPruner({
+    store,
+    server,
+    reports,
+    anyVmNames: (paths) => anyVmNames(root, paths),
+    clock,
+    log,
+  })
   for (const { vmId } of await store.list()) {
     await reports.publish(vmId)
     pruner.due(vmId)

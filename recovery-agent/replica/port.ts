@@ -125,6 +125,13 @@ export interface ReplicaStore {
     format: 'raw' | 'qcow2'
   }): CreatedOverlay
   removeOverlay(vmId: VmId, overlayId: OverlayId): void
+  /**
+   * Disks of failovers that were committed here before this replica received its first point: the VM has moved on, and
+   * they may be removed once no VM is defined with them.
+   */
+  formerOverlays(
+    vmId: VmId,
+  ): readonly { readonly overlayId: OverlayId; readonly disks: readonly OverlayDisk[] }[]
   /** The failover is final: all points go, except what the overlay itself needs; the overlay's files are left alone. */
   commit(vmId: VmId, overlayId: OverlayId): void
   remove(vmId: VmId): void

@@ -42,6 +42,7 @@ export const storeMethods = [
   'prune',
   'createOverlay',
   'removeOverlay',
+  'formerOverlays',
   'commit',
   'remove',
   'layerPath',

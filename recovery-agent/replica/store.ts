@@ -220,6 +220,16 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
     })
   }
 
+  formerOverlays(vmId: VmId): ReturnType<ReplicaStore['formerOverlays']> {
+    const { catalog } = this.#context
+    const isReplica = catalog.replica(vmId)?.state === 'active' && newestSeqOf(catalog.chain(vmId)) > 0
+    if (!isReplica) return []
+    return catalog
+      .overlays(vmId)
+      .filter(({ state, format }) => state === 'committed' && format === 'raw')
+      .map(({ overlayId, disks }) => ({ overlayId, disks }))
+  }
+
   commit(vmId: VmId, overlayId: OverlayId): void {
     this.#attempt(() => {
       const replica = replicaOrThrow(this.#context, vmId)
