@@ -14,6 +14,7 @@ import {
   pointsOf,
   protectGuest,
   serversOf,
+  stopDaemon,
   until,
   vmOf,
 } from './bad-luck-lab.ts'
@@ -21,23 +22,35 @@ import {
 const hourMs = 3_600_000
 let site: BadLuckLab
 beforeAll(async () => {
-  site = await badLuckLab({ agentEntry: fileURLToPath(new URL('./bad-luck-agent.ts', import.meta.url)) })
+  site = await badLuckLab()
+  for (const daemon of ['agent-host-a1', 'agent-host-b1']) {
+    await stopDaemon(site.lab, daemon)
+    startShiftable(daemon)
+  }
+  await until('both agents are back', async () =>
+    (await serversOf(site.lab)).every((server) => server.connected),
+  )
   await protectGuest(site.lab)
 })
 afterAll(async () => {
   await site[Symbol.asyncDispose]()
 })
 
-const setClock = (daemon: string, shiftMs: number) =>
-  writeFileSync(join(folderOf(site.lab, daemon), 'clock-shift'), String(shiftMs))
+const preload = fileURLToPath(new URL('./bad-luck-clock-shift.ts', import.meta.url))
+const shiftFile = (daemon: string) => join(folderOf(site.lab, daemon), 'clock-shift')
+const startShiftable = (daemon: string) =>
+  site.lab.restart(daemon, {
+    NODE_OPTIONS: `--import=${preload}`,
+    HOTSITE_CLOCK_SHIFT: shiftFile(daemon),
+  })
+
+const setClock = (daemon: string, shiftMs: number) => writeFileSync(shiftFile(daemon), String(shiftMs))
 
 const skewOf = async (name: string) =>
   (await serversOf(site.lab)).find((server) => server.name === name)?.clockSkewMs ?? 0
 
 it.each([
   ['agent-host-a1', 6],
-  ['agent-host-a1', -6],
-  ['agent-host-b1', 6],
   ['agent-host-b1', -6],
 ])('%s jumps by %i hours while it runs', async (daemon, hours) => {
   const name = daemon.slice('agent-'.length)
@@ -65,7 +78,7 @@ it.each([
   expect(vm.state).toBe('protected')
   expect(vm.dataAgeMs).toBeLessThan(60_000)
 
-  rmSync(join(folderOf(site.lab, daemon), 'clock-shift'))
+  rmSync(shiftFile(daemon))
   for (let n = 0; n < 2; n++) await expectReplicationGoesOn(site.lab)
   await until('the clocks agree', async () => Math.abs(await skewOf(name)) < 60_000)
   expect((await vmOf(site.lab)).dataAgeMs).toBeLessThan(60_000)
@@ -76,7 +89,7 @@ it('an agent that starts hours ahead, and again hours behind, copies at once', a
   for (const hours of [6, -6]) {
     setClock('agent-host-a1', hours * hourMs)
     await site.lab.kill('agent-host-a1')
-    site.lab.restart('agent-host-a1')
+    startShiftable('agent-host-a1')
     const first = await expectReplicationGoesOn(site.lab)
     expect((await expectReplicationGoesOn(site.lab)).seq).toBeGreaterThan(first.seq)
   }

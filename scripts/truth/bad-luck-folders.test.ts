@@ -141,6 +141,7 @@ describe('two agents with one identity', () => {
           .slice(0, -newer || undefined)
           .some(({ code, severity }) => code === 'identity-twice' && severity !== 'info'),
       )
+      expect((await hotsite(site.lab, 'status')).out).toContain(`two machines run as ${daemon.slice(6)}`)
     } finally {
       await stopProcesses([twin], 10_000)
     }

@@ -19,6 +19,7 @@ import {
   hotsite,
   layersOf,
   newestOf,
+  type Point,
   pointsOf,
   protectGuest,
   sourceDisk,
@@ -88,8 +89,13 @@ function fillTarget(): string {
   return path
 }
 
-async function expectSameAsSource(): Promise<void> {
-  const point = newestOf(await pointsOf(site.lab))
+/** At a point captured since then: deltas of before drain first. Daemons and test share one clock. */
+async function expectSameAsSource(sinceMs: number): Promise<void> {
+  let point: Point | undefined
+  await until('a point of the last content', async () => {
+    point = newestOf(await pointsOf(site.lab))
+    return point !== undefined && point.capturedAtMs > sinceMs
+  })
   if (!point) throw new Error('no point')
   expect(point.attested).toBe(true)
   if (!hasTool('qemu-img')) return
@@ -109,6 +115,7 @@ it('target disk full: it waits, status says so, and it goes on when there is roo
   const before = newestOf(await pointsOf(site.lab))
   const filler = fillTarget()
   overwrite(6 * mib)
+  const writtenAtMs = Date.now()
   await until('status names the full disk', async () =>
     /disk-full|no room|ENOSPC|room left/i.test((await hotsite(site.lab, 'status')).out),
   )
@@ -122,7 +129,7 @@ it('target disk full: it waits, status says so, and it goes on when there is roo
   rmSync(filler)
   await expectReplicationGoesOn(site.lab)
   await expectReplicationGoesOn(site.lab)
-  await expectSameAsSource()
+  await expectSameAsSource(writtenAtMs)
   await until('health is normal again', async () => (await vmOf(site.lab)).health === 'normal')
   expect(await resyncs()).toEqual([])
 })
@@ -141,12 +148,13 @@ it('buffer full: the tracker collects, and everything drains without a resynchro
   )
   // More than the buffer holds, and more than it has room for, while nothing can be taken.
   overwrite(36 * mib)
+  const writtenAtMs = Date.now()
   expect(statSync(buffer).size).toBeLessThan(80 * mib)
   site.lab.restart('agent-host-b1')
   await expectReplicationGoesOn(site.lab)
   await until('everything drained', async () => (await vmOf(site.lab)).health === 'normal')
   await expectReplicationGoesOn(site.lab)
-  await expectSameAsSource()
+  await expectSameAsSource(writtenAtMs)
   expect(await resyncs()).toEqual([])
   expect(((await vmOf(site.lab)).totals?.sentBytes ?? 0) - sentBefore).toBeLessThan(200 * mib)
 })
