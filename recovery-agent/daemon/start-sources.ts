@@ -1,11 +1,11 @@
 import type { ReportOutbox } from '#shared/agent-link/report-outbox.ts'
-import type { AgentOptions } from './agent.ts'
-import type { CaptureEngine } from './capture/port.ts'
-import type { RaiseEvent } from './events.ts'
-import type { Revocations } from './revocations.ts'
-import { Sources } from './source/sources.ts'
-import type { AgentState } from './state.ts'
-import { createPeerLinks } from './stream/source/peer-links.ts'
+import type { AgentOptions } from '../agent.ts'
+import type { CaptureEngine } from '../capture/port.ts'
+import type { RaiseEvent } from '../reports/events.ts'
+import { Sources } from '../source/sources.ts'
+import type { AgentState } from '../state/agent-state.ts'
+import type { Revocations } from '../state/revocations.ts'
+import { createPeerLinks } from '../stream/source/peer-links.ts'
 
 /** The side of the agent that protects VMs: takes up what it did before it was stopped. */
 export async function startSources({

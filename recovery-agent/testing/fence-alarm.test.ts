@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
-import { limits } from './limits.ts'
-import { JumpingClock } from './testing/jumping-clock.ts'
-import { type TwoHosts, twoHosts, until, VM } from './testing/two-hosts.ts'
+import { limits } from '../limits.ts'
+import { JumpingClock } from './jumping-clock.ts'
+import { type TwoHosts, twoHosts, until, VM } from './two-hosts.ts'
 
 const never = new AbortController().signal
 const firstPoint = ({ east }: TwoHosts) => until('the first point', () => east.report().ackedSeq >= 1)

@@ -1,10 +1,10 @@
 import { listenChannels } from '#shared/channel/listen.ts'
 import type { Channel } from '#shared/channel/port.ts'
 import type { TlsIdentity } from '#shared/trust/tls-identity.ts'
-import type { AgentOptions } from './agent.ts'
-import type { RaiseEvent } from './events.ts'
-import type { Revocations } from './revocations.ts'
-import type { ReplicaServer } from './stream/target/replica-server.ts'
+import type { AgentOptions } from '../agent.ts'
+import type { RaiseEvent } from '../reports/events.ts'
+import type { Revocations } from '../state/revocations.ts'
+import type { ReplicaServer } from '../stream/target/replica-server.ts'
 
 export interface SourceListener extends AsyncDisposable {
   readonly port: number

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import type { EventReport } from '#shared/messages/reports.ts'
-import { type TestHost, type TwoHosts, twoHosts, until, VM } from './testing/two-hosts.ts'
+import { type TestHost, type TwoHosts, twoHosts, until, VM } from './two-hosts.ts'
 
 const never = new AbortController().signal
 

@@ -1,14 +1,14 @@
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { AgentCommandKind, CommandHandlers } from '#shared/messages/commands.ts'
-import type { AgentOptions } from './agent.ts'
-import { openFolderHypervisor } from './hypervisor/folder/folder-hypervisor.ts'
-import type { SourceListener } from './listen-for-sources.ts'
-import type { RemoteReplicaStore } from './replica/remote.ts'
+import type { AgentOptions } from '../agent.ts'
+import type { SourceListener } from '../daemon/listen-for-sources.ts'
+import type { Target } from '../daemon/start-target.ts'
+import { openFolderHypervisor } from '../hypervisor/folder/folder-hypervisor.ts'
+import type { RemoteReplicaStore } from '../replica/remote.ts'
+import type { Sources } from '../source/sources.ts'
+import type { Revocations } from '../state/revocations.ts'
 import { replicaCommands } from './replica-commands.ts'
-import type { Revocations } from './revocations.ts'
-import type { Sources } from './source/sources.ts'
 import { sourceCommands } from './source-commands.ts'
-import type { Target } from './start-target.ts'
 
 /** One handler for each command a recovery agent knows. */
 export function agentCommandHandlers({

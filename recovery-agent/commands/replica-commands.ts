@@ -1,12 +1,12 @@
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { DiskId, FabricVmId, VmId } from '#shared/ids.ts'
 import type { AgentCommandKind, CommandHandlers, CommandRequest } from '#shared/messages/commands.ts'
-import type { Pruner } from './pruner.ts'
-import type { RemoteReplicaStore } from './replica/remote.ts'
-import type { ReplicaReports } from './replica-reports.ts'
-import type { Sources } from './source/sources.ts'
-import { staleEpoch } from './stream/target/receiver.ts'
-import type { ReplicaServer } from './stream/target/replica-server.ts'
+import type { Pruner } from '../daemon/pruner.ts'
+import type { RemoteReplicaStore } from '../replica/remote.ts'
+import type { ReplicaReports } from '../reports/replica-reports.ts'
+import type { Sources } from '../source/sources.ts'
+import { staleEpoch } from '../stream/target/receiver.ts'
+import type { ReplicaServer } from '../stream/target/replica-server.ts'
 
 export type ReplicaCommandKind = Extract<AgentCommandKind, `replica.${string}` | `overlay.${string}`>
 

@@ -5,7 +5,7 @@ import type { Clock } from '#shared/clock.ts'
 import type { Endpoint } from '#shared/config.ts'
 import type { Logger } from '#shared/log.ts'
 import { programVersion } from '#shared/version.ts'
-import { limits } from './limits.ts'
+import { limits } from '../limits.ts'
 
 export interface AgentReporterOptions {
   readonly host: string

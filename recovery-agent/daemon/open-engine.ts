@@ -1,6 +1,6 @@
-import type { AgentOptions } from './agent.ts'
-import { type CaptureWorker, startCaptureWorker } from './capture/client.ts'
-import { defaultCaptureLimits } from './capture/limits.ts'
+import type { AgentOptions } from '../agent.ts'
+import { type CaptureWorker, startCaptureWorker } from '../capture/client.ts'
+import { defaultCaptureLimits } from '../capture/limits.ts'
 
 /** Capture, hash trees and buffer.db, in a worker of their own. */
 export function openEngine({ config, identity, log }: AgentOptions): Promise<CaptureWorker> {

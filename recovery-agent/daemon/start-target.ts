@@ -1,11 +1,11 @@
 import type { ReportOutbox } from '#shared/agent-link/report-outbox.ts'
-import type { AgentOptions } from './agent.ts'
-import type { RaiseEvent } from './events.ts'
-import { anyVmNames } from './hypervisor/folder/named-disks.ts'
+import type { AgentOptions } from '../agent.ts'
+import { anyVmNames } from '../hypervisor/folder/named-disks.ts'
+import type { RemoteReplicaStore } from '../replica/remote.ts'
+import type { RaiseEvent } from '../reports/events.ts'
+import { createReplicaReports, type ReplicaReports } from '../reports/replica-reports.ts'
+import { createReplicaServer, type ReplicaServer } from '../stream/target/replica-server.ts'
 import { createPruner, type Pruner } from './pruner.ts'
-import type { RemoteReplicaStore } from './replica/remote.ts'
-import { createReplicaReports, type ReplicaReports } from './replica-reports.ts'
-import { createReplicaServer, type ReplicaServer } from './stream/target/replica-server.ts'
 
 export interface Target {
   readonly server: ReplicaServer

@@ -3,8 +3,8 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { COUNTER_OFFSET_BYTES, countingGuest } from '#shared/folder/testing/test-fabric.ts'
-import { openFaultyLink } from './testing/faulty-link.ts'
-import { twoHosts, until, VM } from './testing/two-hosts.ts'
+import { openFaultyLink } from './faulty-link.ts'
+import { twoHosts, until, VM } from './two-hosts.ts'
 
 const never = new AbortController().signal
 

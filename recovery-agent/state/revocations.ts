@@ -2,7 +2,7 @@ import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { ServerId } from '#shared/ids.ts'
 import type { CommandRequest } from '#shared/messages/commands.ts'
 import type { ServerIdentity } from '#shared/trust/identity-store.ts'
-import type { AgentState } from './state.ts'
+import type { AgentState } from './agent-state.ts'
 
 /** Servers that were removed from the vault, as the coordinator last said: refused as peers, with it or without (I12). */
 export interface Revocations {

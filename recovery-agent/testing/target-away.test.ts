@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
-import { limits } from './limits.ts'
-import { JumpingClock } from './testing/jumping-clock.ts'
-import { twoHosts, until, VM } from './testing/two-hosts.ts'
+import { limits } from '../limits.ts'
+import { JumpingClock } from './jumping-clock.ts'
+import { twoHosts, until, VM } from './two-hosts.ts'
 
 const never = new AbortController().signal
 

@@ -4,7 +4,7 @@ import { errorDocument } from '#shared/errors/hotsite-error.ts'
 import type { VmId } from '#shared/ids.ts'
 import { KeyedLocks } from '#shared/keyed-locks.ts'
 import type { Logger } from '#shared/log.ts'
-import type { RemoteReplicaStore } from './replica/remote.ts'
+import type { RemoteReplicaStore } from '../replica/remote.ts'
 
 export interface ReplicaReports {
   /** Something about this replica changed. */

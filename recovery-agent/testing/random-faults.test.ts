@@ -6,8 +6,8 @@ import { copyFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { intBelow, seededRng } from '#shared/rng.ts'
-import { openFaultyLink } from './testing/faulty-link.ts'
-import { compareImages, diskPath, twoHosts, VM } from './testing/two-hosts.ts'
+import { openFaultyLink } from './faulty-link.ts'
+import { compareImages, diskPath, twoHosts, VM } from './two-hosts.ts'
 
 const never = new AbortController().signal
 const STEPS = 14

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { type TwoHosts, twoHosts, until, VM } from './testing/two-hosts.ts'
+import { type TwoHosts, twoHosts, until, VM } from './two-hosts.ts'
 
 const never = new AbortController().signal
 const copyNow = ({ east }: TwoHosts) => east.agent.handlers['replication.copyNow']({ vmId: VM }, never)

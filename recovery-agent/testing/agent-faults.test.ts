@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
-import { openFaultyLink } from './testing/faulty-link.ts'
-import { type TwoHosts, twoHosts, until, VM } from './testing/two-hosts.ts'
+import { openFaultyLink } from './faulty-link.ts'
+import { type TwoHosts, twoHosts, until, VM } from './two-hosts.ts'
 
 const never = new AbortController().signal
 const copyNow = ({ east }: TwoHosts) => east.agent.handlers['replication.copyNow']({ vmId: VM }, never)

@@ -1,5 +1,5 @@
 import type { AgentCommandKind, CommandHandlers } from '#shared/messages/commands.ts'
-import type { Sources } from './source/sources.ts'
+import type { Sources } from '../source/sources.ts'
 
 export type SourceCommandKind = Extract<AgentCommandKind, `replication.${string}`>
 

@@ -2,10 +2,10 @@ import type { Clock } from '#shared/clock.ts'
 import type { VmId } from '#shared/ids.ts'
 import type { Logger } from '#shared/log.ts'
 import { Wakeup } from '#shared/wakeup.ts'
-import { limits } from './limits.ts'
-import type { RemoteReplicaStore } from './replica/remote.ts'
-import type { ReplicaReports } from './replica-reports.ts'
-import type { ReplicaServer } from './stream/target/replica-server.ts'
+import { limits } from '../limits.ts'
+import type { RemoteReplicaStore } from '../replica/remote.ts'
+import type { ReplicaReports } from '../reports/replica-reports.ts'
+import type { ReplicaServer } from '../stream/target/replica-server.ts'
 
 export interface Pruner {
   /** A point came, a pin or an overlay went, the policy changed: retention may have something to do. */

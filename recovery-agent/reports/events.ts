@@ -4,7 +4,7 @@ import type { Clock } from '#shared/clock.ts'
 import type { VmId } from '#shared/ids.ts'
 import type { Logger } from '#shared/log.ts'
 import type { EventReport } from '#shared/messages/reports.ts'
-import { limits } from './limits.ts'
+import { limits } from '../limits.ts'
 
 export type RaiseEvent = (event: {
   readonly severity: EventReport['severity']

@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 import { writeVm } from '#shared/folder/vm-file.ts'
 import { overlayId } from '#shared/ids.ts'
 import { replicationPolicy } from '#shared/messages/policy.ts'
-import { compareImages, diskPath, twoHosts, until, VM } from './testing/two-hosts.ts'
+import { compareImages, diskPath, twoHosts, until, VM } from './two-hosts.ts'
 
 const never = new AbortController().signal
 
