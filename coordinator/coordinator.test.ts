@@ -200,3 +200,26 @@ describe('what passes through the coordinator', () => {
     expect(needsAttention.map(({ text }) => text).join()).toContain('agent host-b is not connected')
   })
 })
+
+describe('the status', () => {
+  it('shows the VMs nobody protects, without replicas and tests, and is no worse for them', async () => {
+    await using test = await TestCoordinator.start()
+    const { service } = test
+    const { a } = await pairedSites(test)
+    const before = await service.status()
+    expect(before.verdict).toBe('nothing-protected')
+    expect(before.vms.map(({ name, vmId }) => [name, vmId])).toEqual([['shop', null]])
+    await test.job((await service.protect('shop', {})).jobId)
+    a.provider.addVm('mail')
+    a.provider.reportInventory()
+    await test.vm('mail', () => true)
+    await test.job((await service.testFailover('shop', { point: 'latest', network: 'lab' })).jobId)
+    const { vms, verdict, needsAttention } = await service.status()
+    expect(vms.map(({ name, vmId }) => [name, vmId !== null])).toEqual([
+      ['mail', false],
+      ['shop', true],
+    ])
+    expect(verdict).toBe('safe')
+    expect(JSON.stringify(needsAttention)).not.toContain('mail')
+  })
+})

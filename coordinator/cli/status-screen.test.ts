@@ -52,3 +52,8 @@ it('a VM that nobody protects is named, with the command', () => {
     '1 VM is not protected: mail\n    hotsite vm protect mail',
   )
 })
+
+it('a VM that is being protected is not said to need it', () => {
+  const young = sampleVm({ vmId: null, name: 'mail', state: 'unprotected', currentJob: 'job-1' })
+  expect(shown({ vms: [sampleVm(), young] })).not.toContain('not protected')
+})

@@ -112,7 +112,8 @@ function itemLines(title: string, items: StatusView['needsAttention'], paint: Pa
 const namedAtMost = 5
 
 function unprotectedLines(vms: readonly VmView[], paint: Paint): string[] {
-  const names = vms.filter((vm) => !isProtected(vm)).map((vm) => vm.name)
+  // One that is being protected has a job, and needs nobody.
+  const names = vms.filter((vm) => !isProtected(vm) && vm.currentJob === null).map((vm) => vm.name)
   if (names.length === 0) return []
   const named = names.slice(0, namedAtMost).join(', ')
   const more = names.length > namedAtMost ? ' …' : ''

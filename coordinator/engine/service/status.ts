@@ -40,7 +40,7 @@ async function status(engine: Engine, version: string): Promise<StatusView> {
   const vaults = await listVaults(db)
   const servers = await listServers(db)
   const views = await allVmViews(engine)
-  const vms = views.filter(({ vmId }) => vmId !== null)
+  const protectedVms = views.filter(({ vmId }) => vmId !== null)
   const isConnected = (row: (typeof servers)[number]) => connections.isConnected(row.vaultId, row.serverId)
   const waiting = (await listJobs(db, 200)).filter(({ state }) => state === 'waiting')
   const recent = (await listEvents(db, recentEvents)).flatMap(({ code, serverId, atMs }) => {
@@ -52,7 +52,7 @@ async function status(engine: Engine, version: string): Promise<StatusView> {
   const found = whatNeedsAPerson({
     nowMs,
     drillDueMs: limits.drillDueMs,
-    vms,
+    vms: protectedVms,
     servers: servers.map((row) => ({
       name: row.name,
       kind: row.kind,
@@ -76,9 +76,9 @@ async function status(engine: Engine, version: string): Promise<StatusView> {
     vault: vaults.length === 1 ? (vaults[0]?.name ?? null) : null,
     nowMs,
     version,
-    verdict: verdictOf(vms.map(({ health }: VmView) => health)),
+    verdict: verdictOf(protectedVms.map(({ health }: VmView) => health)),
     servers: { total: servers.length, connected: servers.filter(isConnected).length },
-    vms: [...vms],
+    vms: [...views],
     needsAttention: [...ofTwins(recent, nowMs), ...found].map((item) => ({ ...item })),
   }
 }
