@@ -41,6 +41,6 @@ it.each(['coordinator', 'provider', 'agent'])(
   '%s: a configuration that is not there is an error that names it',
   async (daemon) => {
     const { code, err } = await run(launcher, [daemon, '--config', join(folder, 'none.yaml')])
-    expect([code, err.includes('none.yaml'), err.includes('[config-invalid]')]).toEqual([2, true, true])
+    expect([code, err.includes('none.yaml'), err.includes('[config-missing]')]).toEqual([2, true, true])
   },
 )

@@ -2,5 +2,5 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { withErrorTables } from './error-docs.ts'
 
-const page = new URL('../docs/errors.md', import.meta.url)
+const page = new URL('../../docs/errors.md', import.meta.url)
 writeFileSync(page, withErrorTables(readFileSync(page, 'utf8')))

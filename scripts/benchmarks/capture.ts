@@ -1,6 +1,6 @@
 /**
  * How fast the capture engine reads, hashes, compresses and buffers, as ratios to plain reading of the same file in the
- * same run. `node scripts/bench-capture.ts [--size-mib 1024] [--json]`. The median of three rounds each.
+ * same run. `node scripts/benchmarks/capture.ts [--size-mib 1024] [--json]`. The median of three rounds each.
  */
 import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'

@@ -4,10 +4,10 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { isMutantName, makeMutant, mutants } from './faults/mutants.ts'
-import { planRun } from './faults/plan.ts'
-import { describe, type RunReport, runSeed } from './faults/run.ts'
-import { makeTemplate } from './faults/world.ts'
+import { isMutantName, makeMutant, mutants } from './mutants.ts'
+import { planRun } from './plan.ts'
+import { describe, type RunReport, runSeed } from './run.ts'
+import { makeTemplate } from './world.ts'
 
 const help = `./scripts/chaos [--seeds N] [--from S] [--seed S] [--break I2|I3] [--plan] [--json] [--keep]
 
@@ -82,7 +82,7 @@ function runBroken(name: string, seeds: readonly number[]): void {
   const base = mkdtempSync(join(tmpdir(), 'hotsite-mutant-'))
   try {
     const copy = makeMutant(name, join(base, 'hotsite'))
-    const entry = join(copy, 'scripts', 'chaos.ts')
+    const entry = join(copy, 'scripts', 'faults', 'main.ts')
     const { status, stdout, stderr } = spawnSync(
       process.execPath,
       [entry, '--from', String(seeds[0]), '--seeds', String(seeds.length)],

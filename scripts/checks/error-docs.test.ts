@@ -3,12 +3,12 @@ import { expect, it } from 'vitest'
 import { errorTable } from '#shared/errors/table.ts'
 import { errorAreas, withErrorTables } from './error-docs.ts'
 
-const page = readFileSync(new URL('../docs/errors.md', import.meta.url), 'utf8')
+const page = readFileSync(new URL('../../docs/errors.md', import.meta.url), 'utf8')
 const owners = new Map<string, string[]>()
 for (const [area, entries] of Object.entries(errorAreas))
   for (const code of Object.keys(entries)) owners.set(code, [...(owners.get(code) ?? []), area])
 
-it('docs/errors.md is what the table says; "node scripts/update-error-docs.ts" makes it so', () => {
+it('docs/errors.md is what the table says; "node scripts/checks/update-error-docs.ts" makes it so', () => {
   expect(page).toBe(withErrorTables(page))
 })
 

@@ -1,6 +1,6 @@
 /**
  * Compares the MACs that could protect a channel frame. Ratios, not megabytes per second, go into docs/performance.md:
- * they hold from machine to machine far better. Run: node scripts/bench-mac.ts [--json]
+ * they hold from machine to machine far better. Run: node scripts/benchmarks/mac.ts [--json]
  */
 import { createHmac, createSecretKey, randomBytes } from 'node:crypto'
 import { Blake3Hasher } from '@napi-rs/blake-hash'

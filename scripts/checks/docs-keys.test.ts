@@ -6,7 +6,7 @@ import { coordinatorConfigSchema } from '#coordinator/config.ts'
 import { providerConfig } from '#provider-agent/config.ts'
 import { agentConfigSchema } from '#recovery-agent/config.ts'
 
-const page = readFileSync(new URL('../docs/operations.md', import.meta.url), 'utf8')
+const page = readFileSync(new URL('../../docs/operations.md', import.meta.url), 'utf8')
 
 /** What the second column says: "required", a default, or nothing. */
 function documented(file: string): ReadonlyMap<string, string> {
