@@ -15,6 +15,11 @@ export interface CoordinatorLimits {
   readonly heartbeatTimeoutMs: number
   /** What an unplanned failover spends on a source that may be dying, shut-down and last copy each. */
   readonly bestEffortMs: number
+  /**
+   * For an agent that is away, before a job touches a running VM: a restart or a short break of the network. After it the
+   * VM would be disturbed at a moment nobody chose.
+   */
+  readonly absentWaitMs: number
   /** A failover waits this long for the old source to confirm its fence; the outbox goes on after that. */
   readonly fenceWaitMs: number
   /** Removing things at a connected agent, when the result only matters for the record. */
@@ -49,6 +54,7 @@ export const coordinatorLimits: CoordinatorLimits = {
   shutDownTimeoutMs: 5 * minuteMs,
   heartbeatTimeoutMs: 2 * minuteMs,
   bestEffortMs: 3 * minuteMs,
+  absentWaitMs: 10 * minuteMs,
   fenceWaitMs: 20_000,
   tidyWaitMs: 30_000,
   fenceRetryMs: 15_000,

@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest'
+import { systemClock } from '#shared/clock.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { JobView } from '../admin/views.ts'
+import type { ScriptedServer } from '../testing/scripted-server.ts'
 import { eventually, pairedSites, protectedShop, TestCoordinator } from '../testing/test-coordinator.ts'
 
 const failure = (code: ConstructorParameters<typeof HotsiteError>[0], message: string) =>
@@ -85,6 +87,68 @@ describe('a planned failover that fails', () => {
       'succeeded',
     )
     expect(b.provider.running()).toHaveLength(1)
+  })
+})
+
+describe('a site that is away', () => {
+  const limits = { absentWaitMs: 300 }
+  const leaves = async (test: TestCoordinator, server: ScriptedServer, name: string) => {
+    await server.disconnect()
+    await eventually(async () => !(await test.service.showServer(name)).connected, `${name} to be away`)
+  }
+
+  it('fails a planned failover after a bound, and its return changes nothing', async () => {
+    await using test = await TestCoordinator.start({ limits })
+    const { a } = await protectedShop(test)
+    await leaves(test, a.provider.server, 'vmm-a')
+    const job = await test.job((await test.service.plannedFailover('shop')).jobId)
+    expect(job).toMatchObject({ state: 'failed', error: { code: 'agent-absent' } })
+    expect(job.error?.message).toContain('the provider of vmm-a is not connected')
+    await a.provider.server.connect(test.dialled)
+    expect((await test.service.showVm('shop')).state).toBe('protected')
+    expect((await test.job((await test.service.plannedFailover('shop')).jobId)).state).toBe('succeeded')
+    expect(a.provider.server.kinds().filter((kind) => kind === 'vm.shutDown')).toHaveLength(1)
+  })
+
+  it('and returned while the coordinator was down: the bound counts that time', async () => {
+    await using test = await TestCoordinator.start()
+    const { a } = await protectedShop(test)
+    await leaves(test, a.provider.server, 'vmm-a')
+    const { jobId } = await test.service.plannedFailover('shop')
+    await test.job(jobId, ({ state }) => state === 'waiting')
+    await test.stop()
+    const later = { ...systemClock, now: () => systemClock.now() + 3 * 3_600_000 }
+    await test.start({ clock: later })
+    await a.provider.server.connect(test.dialled)
+    expect(await test.job(jobId)).toMatchObject({ state: 'failed', error: { code: 'agent-absent' } })
+    expect(a.provider.running()).toEqual(['shop-id'])
+    expect(a.provider.server.kinds()).not.toContain('vm.shutDown')
+  })
+
+  it('as the target: an unplanned failover neither shuts down nor fences a source that still runs', async () => {
+    await using test = await TestCoordinator.start({ limits })
+    const { a, b } = await protectedShop(test)
+    await leaves(test, b.agent.server, 'host-b')
+    const options = { point: 'latest', shutDownSource: true }
+    const job = await test.job((await test.service.unplannedFailover('shop', options)).jobId)
+    expect(job).toMatchObject({ state: 'failed', error: { code: 'agent-absent' } })
+    expect(a.provider.running()).toEqual(['shop-id'])
+    expect(await test.service.showVm('shop')).toMatchObject({ state: 'protected', epoch: 1 })
+    const lost = await test.service.unplannedFailover('shop', { ...options, shutDownSource: false })
+    await test.job(lost.jobId, ({ state }) => state === 'waiting')
+    expect(await test.service.showVm('shop')).toMatchObject({ epoch: 1 })
+    await b.agent.server.connect(test.dialled)
+    expect((await test.job(lost.jobId)).state).toBe('succeeded')
+  })
+
+  it('fails a test failover, and leaves nothing to clean up', async () => {
+    await using test = await TestCoordinator.start({ limits })
+    const { b } = await protectedShop(test)
+    await leaves(test, b.agent.server, 'host-b')
+    const options = { point: 'latest', network: null }
+    const job = await test.job((await test.service.testFailover('shop', options)).jobId)
+    expect(job).toMatchObject({ state: 'failed', error: { code: 'agent-absent' } })
+    expect((await test.service.showVm('shop')).testFailover.state).toBe('none')
   })
 })
 

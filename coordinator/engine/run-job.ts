@@ -5,6 +5,7 @@
 import { defined } from '#shared/assert.ts'
 import { errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { JobId } from '#shared/ids.ts'
+import { describeMs } from '../domain/health.ts'
 import { endOfJob, stepHasEnded } from '../domain/jobs.ts'
 import {
   appendSteps,
@@ -26,7 +27,7 @@ import type { JobKind, StepContext, StepOutcome } from './step.ts'
 import { ensureCommand } from './step-commands.ts'
 
 export async function runJob(engine: Engine, jobId: JobId, signal: AbortSignal): Promise<void> {
-  const asked: Asked = { key: '', sinceMs: 0 }
+  const asked: Asked = { key: '', sinceMs: 0, waitingSinceMs: null }
   while (!signal.aborted) {
     const seen = engine.bus.version
     const moved = await takeTurn(engine, jobId, asked)
@@ -38,6 +39,8 @@ export async function runJob(engine: Engine, jobId: JobId, signal: AbortSignal):
 interface Asked {
   key: string
   sinceMs: number
+  /** Monotonic; null: it does not wait. */
+  waitingSinceMs: number | null
 }
 
 async function takeTurn(engine: Engine, jobId: JobId, asked: Asked): Promise<'moved' | 'waits' | 'ended'> {
@@ -57,9 +60,44 @@ async function takeTurn(engine: Engine, jobId: JobId, asked: Asked): Promise<'mo
   }
   const begun = step.state === 'pending' ? await beginStep(engine, job, step) : step
   const key = `${step.position}`
-  if (asked.key !== key) Object.assign(asked, { key, sinceMs: engine.clock.monotonicMs() })
+  if (asked.key !== key)
+    Object.assign(asked, { key, sinceMs: engine.clock.monotonicMs(), waitingSinceMs: null })
   const turn = { job, kind, steps, step: begun }
-  return settle(engine, turn, await ask(engine, turn, asked))
+  const tooLate = waitedTooLong(engine, turn, asked)
+  if (tooLate) {
+    await turnBack(engine, turn, tooLate)
+    return 'moved'
+  }
+  const outcome = await ask(engine, turn, asked)
+  asked.waitingSinceMs =
+    outcome.kind === 'waiting' ? (asked.waitingSinceMs ?? engine.clock.monotonicMs()) : null
+  return settle(engine, turn, outcome)
+}
+
+/**
+ * Asked before the step is: an agent that is back after hours, or a coordinator that is, must not disturb the VM then.
+ * The stored time outlives a restart; the monotonic one does not mind a clock that was set back.
+ */
+function waitedTooLong(engine: Engine, { job, kind, step }: Turn, asked: Asked): HotsiteError | undefined {
+  const last = kind.disturbsAt?.(kind.params.parse(JSON.parse(job.params)))
+  if (last === undefined || job.phase !== 'forward' || job.state !== 'waiting') return undefined
+  const names = kind.steps.map(({ name }) => name)
+  if (names.indexOf(step.name) > names.indexOf(last)) return undefined
+  const { clock, limits } = engine
+  const waitedMs = Math.max(
+    asked.waitingSinceMs === null ? 0 : clock.monotonicMs() - asked.waitingSinceMs,
+    clock.now() - (storedWaitSince(step) ?? clock.now()),
+  )
+  if (waitedMs < limits.absentWaitMs) return undefined
+  return new HotsiteError(
+    'agent-absent',
+    `${job.waitingFor ?? 'an agent is not connected'}, and it was waited for ${describeMs(waitedMs)} at "${step.title}"`,
+  )
+}
+
+function storedWaitSince({ observed }: StepRow): number | undefined {
+  const sinceMs = observed?.['waitingSinceMs']
+  return typeof sinceMs === 'number' ? sinceMs : undefined
 }
 
 interface Turn {
@@ -135,7 +173,7 @@ async function settle(engine: Engine, turn: Turn, outcome: StepOutcome): Promise
         job,
         step,
         { state: 'waiting', waitingFor: outcome.reason },
-        { waitingFor: outcome.reason },
+        { waitingFor: outcome.reason, waitingSinceMs: storedWaitSince(step) ?? nowMs },
       )
       return 'waits'
     case 'done':

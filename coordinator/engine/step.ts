@@ -75,6 +75,11 @@ export interface JobKind<Params = unknown> {
   undo(begun: ReadonlySet<string>): readonly string[]
   /** From this step on the job can only go forward. */
   readonly noReturnFrom?: string
+  /**
+   * The first step that touches a running VM or starts one. Up to its end an agent that is away is waited for only
+   * `absentWaitMs`: the person who asked chose the moment. undefined: it waits for as long as it takes.
+   */
+  readonly disturbsAt?: (params: Params) => string | undefined
 }
 
 /** Erases the parameter type after the schema has been bound to the steps. */

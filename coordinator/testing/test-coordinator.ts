@@ -12,6 +12,7 @@ import { issueMembership } from '#shared/trust/membership.ts'
 import type { CoordinatorService } from '../admin/service.ts'
 import type { JobView, VmView } from '../admin/views.ts'
 import { type Coordinator, startCoordinator } from '../coordinator.ts'
+import type { CoordinatorLimits } from '../limits.ts'
 import { loadVaultKey } from '../registration/vault-key.ts'
 import { openStore } from '../store/open.ts'
 import { putServer } from '../store/servers.ts'
@@ -29,6 +30,7 @@ export interface StartOptions {
   readonly clock?: Clock
   readonly crashPoint?: CrashPoint
   readonly log?: Logger
+  readonly limits?: Partial<CoordinatorLimits>
 }
 
 export class TestCoordinator implements AsyncDisposable {
@@ -57,7 +59,12 @@ export class TestCoordinator implements AsyncDisposable {
     return { port: this.#coordinator.channelPort, certificatePem: this.#coordinator.certificatePem }
   }
 
-  async start({ clock = systemClock, crashPoint, log = silentLog }: StartOptions = {}): Promise<void> {
+  async start({
+    clock = systemClock,
+    crashPoint,
+    log = silentLog,
+    limits,
+  }: StartOptions = {}): Promise<void> {
     this.#coordinator = await startCoordinator({
       config: {
         dataDir: this.dataDir,
@@ -67,7 +74,7 @@ export class TestCoordinator implements AsyncDisposable {
       clock,
       rng: systemRng,
       log,
-      limits: quickLimits,
+      limits: { ...quickLimits, ...limits },
       ...(crashPoint ? { crashPoint } : {}),
     })
     this.#port = this.#coordinator.channelPort

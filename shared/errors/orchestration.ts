@@ -26,6 +26,13 @@ export const orchestrationErrors = {
     action: 'Start the daemon or repair the network; what waits goes on by itself.',
     retryable: true,
   },
+  'agent-absent': {
+    cause:
+      'An agent that the job needs before it touches the running VM was away for longer than a job waits for it.',
+    action:
+      'Start the daemon or repair the network, then start the operation again. If the source site is lost, use "hotsite failover unplanned".',
+    retryable: true,
+  },
   'cloud-unknown': {
     cause:
       'No cloud of that name is in the inventory; it appears when the provider of its VMM server has reported.',
@@ -52,6 +59,11 @@ export const orchestrationErrors = {
     action: 'Pair the cloud with "hotsite cloud pair".',
     retryable: false,
   },
+  'pairing-unknown': {
+    cause: 'The cloud is in no pairing, or is the target of one: a pairing is named by its source.',
+    action: 'List the pairings with "hotsite cloud list" and name the source cloud of one.',
+    retryable: false,
+  },
   'cloud-in-use': {
     cause: 'VMs of this cloud are protected.',
     action: 'Unprotect them first.',
@@ -60,6 +72,18 @@ export const orchestrationErrors = {
   'network-unknown': {
     cause: 'The VM network is not in the inventory of that VMM server.',
     action: 'Use a network the VMM server reports, or correct the network map of the pairing.',
+    retryable: false,
+  },
+  'app-consistent-unsupported': {
+    cause:
+      'No driver of this version can ask a guest to bring its applications to rest: all points are crash-consistent.',
+    action: 'Leave --app-consistent out, or set it to 0.',
+    retryable: false,
+  },
+  'app-consistent-interval': {
+    cause:
+      'Application-consistent points must come more often than retention reaches back, or none would be kept.',
+    action: 'Raise --retention-points or --retention-interval, or make such points more often.',
     retryable: false,
   },
   'vm-already-protected': {
@@ -134,8 +158,10 @@ export const orchestrationErrors = {
     retryable: false,
   },
   'vm-still-running': {
-    cause: 'The guest did not shut down within the time allowed.',
-    action: 'Shut the guest down yourself and start the failover again.',
+    cause:
+      'The guest was seen running after its shut-down was done: something started it again, or it did not end.',
+    action:
+      'Find what starts the guest (a script, a supervisor, the fabric), shut it down, and start the failover again.',
     retryable: false,
   },
   'nic-not-connected': {

@@ -7,6 +7,19 @@ import { pointName } from '../peers.ts'
 import { byCommand, type StepContext, type StepOutcome, vmOf } from '../step.ts'
 import { defineVm, overlayMade, overlayOf, startVm } from './target-vm.ts'
 
+/** Who is away of those a failover needs: "the provider of vmm-a is not connected". */
+export function absentAt({ engine, job }: StepContext, sides: readonly Side[]): string | undefined {
+  for (const side of sides) {
+    const needed = [
+      [side.agentId, `the recovery agent of ${side.host}`],
+      [side.providerId, `the provider of ${side.vmmServer}`],
+    ] as const
+    for (const [server, what] of needed)
+      if (!engine.connections.isConnected(job.vaultId, server)) return `${what} is not connected`
+  }
+  return undefined
+}
+
 /** The epoch is stored here, before any command carries it (I5). */
 export function raiseEpoch(
   context: StepContext,

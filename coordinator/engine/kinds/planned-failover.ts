@@ -17,6 +17,7 @@ import {
   vmOf,
 } from '../step.ts'
 import {
+  absentAt,
   awaitSourceFence,
   defineFailoverVm,
   fenceLifted,
@@ -104,20 +105,13 @@ export const plannedFailover = jobKind<Params>({
     'return',
   ],
   noReturnFrom: 'start-vm',
+  disturbsAt: () => 'shut-down',
 })
 
 function begin(context: StepContext<Params>): Promise<StepOutcome> {
-  const { engine, job } = context
-  const vm = vmOf(context)
-  for (const side of [vm.source, vm.target]) {
-    const absent = [
-      [side.agentId, `the recovery agent of ${side.host}`],
-      [side.providerId, `the provider of ${side.vmmServer}`],
-    ] as const
-    for (const [server, what] of absent)
-      if (!engine.connections.isConnected(job.vaultId, server))
-        return Promise.resolve({ kind: 'waiting', reason: `${what} is not connected` })
-  }
+  const { source, target } = vmOf(context)
+  const reason = absentAt(context, [source, target])
+  if (reason) return Promise.resolve({ kind: 'waiting', reason })
   return Promise.resolve({
     kind: 'done',
     effect: { event: { kind: 'failoverBegan', failover: 'planned' } },
@@ -135,7 +129,7 @@ function shutDown(context: StepContext<Params>): Promise<StepOutcome> {
           kind: 'failed',
           error: new HotsiteError(
             'vm-still-running',
-            `${context.job.vmName} did not shut down at the source`,
+            `${context.job.vmName} was shut down at the source, and runs again`,
           ),
         },
   )

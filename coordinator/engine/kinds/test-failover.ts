@@ -86,6 +86,7 @@ export const testFailover = jobKind<Params>({
     ...(begun.has(createDisksStep) ? ['remove-disks'] : []),
     'record',
   ],
+  disturbsAt: () => 'start-vm',
 })
 
 function begin({ job, params, nowMs }: StepContext<Params>): Promise<StepOutcome> {

@@ -6,6 +6,7 @@
 import { z } from 'zod'
 import { byCommand, jobKind, type Step, type StepContext, type StepOutcome, vmOf } from '../step.ts'
 import {
+  absentAt,
   awaitSourceFence,
   defineFailoverVm,
   fenceLifted,
@@ -25,9 +26,8 @@ type Params = z.infer<typeof params>
 const steps: readonly Step<Params>[] = [
   {
     name: 'begin',
-    title: 'Begin the failover',
-    run: () =>
-      Promise.resolve({ kind: 'done', effect: { event: { kind: 'failoverBegan', failover: 'unplanned' } } }),
+    title: 'See that the target answers',
+    run: begin,
   },
   { name: 'clear-target', title: 'Remove what an earlier attempt left', run: clearTarget },
   { name: 'shut-down', title: 'Shut the VM down at the source, if it answers', run: shutDown },
@@ -82,7 +82,17 @@ export const unplannedFailover = jobKind<Params>({
     return [...(begun.has('shut-down') ? ['start-source'] : []), 'return']
   },
   noReturnFrom: 'start-vm',
+  // Told that the source is lost, it waits for its target as long as it takes.
+  disturbsAt: ({ shutDownSource }) => (shutDownSource ? 'shut-down' : undefined),
 })
+
+/** Nothing is shut down or fenced for a target that could not take over. */
+function begin(context: StepContext<Params>): Promise<StepOutcome> {
+  const reason = absentAt(context, [vmOf(context).target])
+  if (reason) return Promise.resolve({ kind: 'waiting', reason })
+  const event = { kind: 'failoverBegan', failover: 'unplanned' } as const
+  return Promise.resolve({ kind: 'done', effect: { event } })
+}
 
 /** From a failover that failed, or a change of point that did: its VM is stopped and its overlay removed. */
 async function clearTarget(context: StepContext<Params>): Promise<StepOutcome> {
