@@ -32,6 +32,7 @@ import {
   policy,
   protectGuest,
   serversOf,
+  stopDaemon,
   until,
   vmOf,
 } from './bad-luck-lab.ts'
@@ -255,24 +256,26 @@ describe('vault certificate', () => {
 
 describe('registration', () => {
   it('a second one of the same server keeps the first', async () => {
-    const identity = join(folderOf(site.lab, 'agent-host-a1'), 'data', 'identity.json')
+    const { lab } = site
+    const identity = join(folderOf(lab, 'agent-host-a1'), 'data', 'identity.json')
     const before = readFileSync(identity)
-    await expectRefused(
-      site.lab,
-      [
-        'register',
-        '--credentials',
-        site.lab.layout.credentialsFile,
-        '--certificate',
-        vaultFile('.pem'),
-        '--kind',
-        'agent',
-        '--config',
-        configPath(site.lab, 'agent-host-a1'),
-      ],
-      { code: 'already-registered', exitCode: 4, says: /host-a1/ },
-    )
+    const again = [
+      'register',
+      '--credentials',
+      lab.layout.credentialsFile,
+      '--certificate',
+      vaultFile('.pem'),
+      '--kind',
+      'agent',
+      '--config',
+      configPath(lab, 'agent-host-a1'),
+    ]
+    await expectRefused(lab, again, { code: 'data-dir-in-use', exitCode: 4, says: /host-a1/ })
+    await stopDaemon(lab, 'agent-host-a1')
+    await expectRefused(lab, again, { code: 'already-registered', exitCode: 4, says: /host-a1/ })
     expect(readFileSync(identity)).toEqual(before)
+    lab.restart('agent-host-a1')
+    await until('it is back', () => connected(lab, 'host-a1'))
   })
 
   it('a name that is taken', async () => {
