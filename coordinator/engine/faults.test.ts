@@ -3,6 +3,7 @@ import { systemClock } from '#shared/clock.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { JobView } from '../admin/views.ts'
 import type { ScriptedServer } from '../testing/scripted-server.ts'
+import { testPolicy } from '../testing/scripted-site.ts'
 import { eventually, pairedSites, protectedShop, TestCoordinator } from '../testing/test-coordinator.ts'
 
 const failure = (code: ConstructorParameters<typeof HotsiteError>[0], message: string) =>
@@ -356,5 +357,35 @@ describe('steering replication', () => {
     expect(b.agent.server.kinds()).toContain('replica.pin')
     const names = (await test.service.listPoints('shop')).map(({ name }) => name)
     expect(names).toEqual(['1.2', '1.1'])
+  })
+})
+
+describe('what cannot be done is refused when it is asked', () => {
+  it('a test on a network that the target does not have', async () => {
+    await using test = await TestCoordinator.start()
+    await protectedShop(test)
+    const started = test.service.testFailover('shop', { point: 'latest', network: 'nope' })
+    await expect(started).rejects.toMatchObject({
+      code: 'network-unknown',
+      message: 'vmm-b has no VM network "nope"; it has green, lab',
+    })
+    expect((await test.service.showVm('shop')).currentJob).toBeNull()
+  })
+  it('application-consistent points: of a pairing, of a VM and of a change', async () => {
+    await using test = await TestCoordinator.start()
+    await pairedSites(test)
+    const wanted = { appConsistentHours: 1, retentionPoints: 5 }
+    const refusal = { code: 'app-consistent-unsupported' }
+    await expect(test.service.protect('shop', { policy: wanted })).rejects.toMatchObject(refusal)
+    await expect(
+      test.service.pairClouds({
+        source: 'silver',
+        target: 'gold',
+        policy: { ...testPolicy, ...wanted },
+        networkMap: {},
+      }),
+    ).rejects.toMatchObject(refusal)
+    await test.job((await test.service.protect('shop', {})).jobId)
+    await expect(test.service.setPolicy('shop', wanted)).rejects.toMatchObject(refusal)
   })
 })

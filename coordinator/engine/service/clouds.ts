@@ -18,6 +18,7 @@ import type { Db } from '../../store/schema.ts'
 import { emit } from '../emit.ts'
 import type { Engine } from '../engine.ts'
 import { randomId } from '../random-id.ts'
+import { ensurePossible } from './policy.ts'
 import { type ResolvedCloud, resolveCloud } from './resolve.ts'
 
 type CloudService = Pick<CoordinatorService, 'listClouds' | 'pairClouds' | 'unpairCloud'>
@@ -29,6 +30,7 @@ export function cloudService(engine: Engine): CloudService {
     async pairClouds({ source: sourceName, target: targetName, policy, networkMap }) {
       const source = await resolveCloud(db, sourceName)
       const target = await resolveCloud(db, targetName)
+      ensurePossible(policy)
       ensureDifferent(source, target)
       ensureNetworks(source.row, Object.keys(networkMap))
       ensureNetworks(target.row, Object.values(networkMap))
@@ -81,13 +83,14 @@ function ensureDifferent(source: ResolvedCloud, target: ResolvedCloud): void {
     throw new HotsiteError('cloud-unknown', `cloud ${cloudName(target)} belongs to another vault`)
 }
 
-function ensureNetworks(row: InventoryRow, names: readonly string[]): void {
-  const known = row.report.networks.map(({ name }) => name)
+/** Throws `network-unknown`. */
+export function ensureNetworks({ report }: Pick<InventoryRow, 'report'>, names: readonly string[]): void {
+  const known = report.networks.map(({ name }) => name)
   for (const name of names)
     if (!known.includes(name))
       throw new HotsiteError(
         'network-unknown',
-        `${row.report.vmmServer} has no VM network "${name}"; it has ${known.join(', ') || 'none'}`,
+        `${report.vmmServer} has no VM network "${name}"; it has ${known.join(', ') || 'none'}`,
       )
 }
 

@@ -5,10 +5,14 @@ import { replicationPolicy } from '#shared/messages/policy.ts'
 import type { CoordinatorService } from '../../admin/service.ts'
 import type { VmOperation } from '../../domain/allowed-operations.ts'
 import type { ProtectedVm } from '../../store/documents.ts'
+import { listInventories } from '../../store/inventory.ts'
 import { endCommand, findCommand, putCommand } from '../../store/outbox.ts'
+import type { Db } from '../../store/schema.ts'
 import type { Engine } from '../engine.ts'
 import { pairingOfVm } from '../fabric-view.ts'
 import { randomId } from '../random-id.ts'
+import { ensureNetworks } from './clouds.ts'
+import { ensurePossible } from './policy.ts'
 import { resolvePoint, resolveProtectedVm, resolveVm } from './resolve.ts'
 import { startJob } from './start-job.ts'
 import { allVmViews, plainVmView, pointViews, protectedVmView, takeSnapshot } from './vm-views.ts'
@@ -67,7 +71,10 @@ export function vmService(engine: Engine): VmService {
     },
     pinPoint: (name, point, pinned) => pinPoint(engine, name, { point, pinned }),
     testFailover: (name, { point, network }) =>
-      operate(name, 'testFailover', async (vm) => ({ point: await resolvePoint(db, vm, point), network })),
+      operate(name, 'testFailover', async (vm) => {
+        await ensureTestNetwork(db, vm, network)
+        return { point: await resolvePoint(db, vm, point), network }
+      }),
     cleanupTest: (name, { notes, outcome }) => operate(name, 'cleanupTest', () => ({ notes, outcome })),
     plannedFailover: (name) => operate(name, 'plannedFailover'),
     unplannedFailover: (name, { point, shutDownSource }) =>
@@ -82,10 +89,20 @@ export function vmService(engine: Engine): VmService {
   }
 }
 
+async function ensureTestNetwork(db: Db, { vaultId, target }: ProtectedVm, network: string | null) {
+  if (network === null) return
+  const rows = await listInventories(db)
+  const row = rows.find((each) => each.vaultId === vaultId && each.report.vmmServer === target.vmmServer)
+  if (row) ensureNetworks(row, [network])
+}
+
 /** Fields left out stay as they are. */
 function merged(policy: ReplicationPolicy, changes: Partial<ReplicationPolicy>): ReplicationPolicy {
   const parsed = replicationPolicy.safeParse({ ...policy, ...changes })
-  if (parsed.success) return parsed.data
+  if (parsed.success) {
+    ensurePossible(parsed.data)
+    return parsed.data
+  }
   throw new HotsiteError('request-invalid', `the policy is not valid: ${parsed.error.issues[0]?.message}`)
 }
 
