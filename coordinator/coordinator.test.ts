@@ -57,6 +57,9 @@ describe('starting', () => {
     })
     writeFileSync(path, 'dataDir: data\nlisten: { host: 0.0.0.0 }\nlisen: 1\n')
     expect(() => loadCoordinatorConfig(path)).toThrow(/lisen/)
+    expect(() => loadCoordinatorConfig(`${path}.not`)).toThrow(
+      expect.objectContaining({ code: 'config-missing' }) as Error,
+    )
     rmSync(dir, { recursive: true, force: true })
   })
 })

@@ -3,6 +3,12 @@ import { dirname, resolve } from 'node:path'
 import { parseDocument } from 'yaml'
 import { z } from 'zod'
 import { HotsiteError } from './errors/hotsite-error.ts'
+import type { ErrorCode } from './errors/table.ts'
+
+const unreadable: ReadonlyMap<string, ErrorCode> = new Map([
+  ['ENOENT', 'config-missing'],
+  ['EACCES', 'permission-denied'],
+])
 
 /** Reads a daemon's YAML configuration. Use `z.strictObject`, so that an unknown key is an error that names it. */
 export function loadConfig<Schema extends z.ZodType>(path: string, schema: Schema): z.infer<Schema> {
@@ -10,11 +16,9 @@ export function loadConfig<Schema extends z.ZodType>(path: string, schema: Schem
   try {
     text = readFileSync(path, 'utf8')
   } catch (error) {
-    throw new HotsiteError(
-      'config-invalid',
-      `cannot read the configuration ${path}: ${(error as Error).message}`,
-      { cause: error },
-    )
+    const code = unreadable.get((error as NodeJS.ErrnoException).code ?? '') ?? 'config-invalid'
+    const message = `cannot read the configuration ${path}: ${(error as Error).message}`
+    throw new HotsiteError(code, message, { cause: error })
   }
   const document = parseDocument(text)
   const problem = document.errors[0]

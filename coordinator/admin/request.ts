@@ -14,8 +14,8 @@ export async function readInput(
   signal: AbortSignal,
 ): Promise<RouteInput<string, z.ZodObject, z.ZodObject>> {
   for (const [name, value] of Object.entries(params)) ensureName(name, value)
-  const query = parse(route.query, Object.fromEntries(search), 'query')
-  const body = parse(route.body, parseJson(await readBody(request)), 'body')
+  const query = parse(route.query, Object.fromEntries(search))
+  const body = parse(route.body, parseJson(await readBody(request)))
   return { params, query, body, signal }
 }
 
@@ -31,19 +31,22 @@ function ensureName(name: string, value: string): void {
   }
 }
 
-function parse(schema: z.ZodObject, value: unknown, place: string): Record<string, unknown> {
+function parse(schema: z.ZodObject, value: unknown): Record<string, unknown> {
   const parsed = schema.safeParse(value)
-  if (!parsed.success) throw new HotsiteError('request-invalid', `${place}: ${describeIssues(parsed.error)}`)
+  if (!parsed.success) throw new HotsiteError('request-invalid', describeIssues(parsed.error))
   return parsed.data
 }
 
 function parseJson(text: string): unknown {
   if (text.trim() === '') return {}
+  let value: unknown
   try {
-    return JSON.parse(text)
+    value = JSON.parse(text)
   } catch (error) {
     throw new HotsiteError('request-invalid', 'the request body is not JSON', { cause: error })
   }
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value
+  throw new HotsiteError('request-invalid', 'the request body is not a JSON object')
 }
 
 async function readBody(request: IncomingMessage): Promise<string> {

@@ -209,6 +209,7 @@ describe('refusals', () => {
         'request-invalid',
       ])
       expect(error.message).toContain(named)
+      expect(error.message).not.toMatch(/^(body|query):/)
     }
     expect(service.calls).toEqual([])
   })

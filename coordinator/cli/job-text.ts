@@ -1,7 +1,7 @@
 import type { JobView } from '#coordinator/admin/views.ts'
+import { operationWords } from '#coordinator/domain/operation-words.ts'
 import type { ErrorDocument } from '#shared/errors/hotsite-error.ts'
 import { errorLines } from './error-text.ts'
-import { operationWords } from './operation-text.ts'
 import { type Paint, type Style, visible } from './text/style.ts'
 import { clockText, durationText, sizeText, timeText } from './text/units.ts'
 
@@ -50,7 +50,7 @@ export function stepLine(
 /** What was seen, as far as it fits beside the step: plain values only. */
 function observedText(step: Step): string {
   const facts = Object.entries(step.observed ?? {})
-    .filter(([key]) => key !== 'waitingFor')
+    .filter(([key]) => key !== 'waitingFor' && key !== 'waitingSinceMs')
     .flatMap(([key, value]) => factText(key, value) ?? [])
   const text = facts.slice(0, 3).join(' ')
   return text === '' ? '' : `  ${text.length > 60 ? `${text.slice(0, 59)}…` : text}`

@@ -1,4 +1,5 @@
 import type { Operation, OperationVerdict } from './allowed-operations.ts'
+import { operationWords } from './operation-words.ts'
 
 export interface ActiveJob {
   readonly jobId: string
@@ -28,7 +29,7 @@ export function admit({ operation, params, active, verdict }: AdmissionInput): A
     return {
       kind: 'denied',
       code: 'vm-busy',
-      reason: `job ${active.jobId} (${active.kind}) is working on it`,
+      reason: `job ${active.jobId} (${operationWords(active.kind)}) is working on it`,
     }
   }
   if (!verdict.allowed) return { kind: 'denied', code: 'operation-not-allowed', reason: verdict.reason }

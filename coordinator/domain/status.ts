@@ -1,6 +1,7 @@
 /** "Am I safe?": one verdict, and what needs a person, most urgent first, with the command that answers it. */
 import { renewalDueAtMs } from '#shared/trust/membership-renewal.ts'
 import { describeMs, type Health } from './health.ts'
+import { operationWords } from './operation-words.ts'
 
 export type Verdict = 'safe' | 'attention' | 'danger' | 'nothing-protected'
 
@@ -165,6 +166,6 @@ function ofVault(
 }
 
 function ofWaitingJob({ jobId, kind, vmName, waitingFor }: StatusInput['waitingJobs'][number]): Attention {
-  const text = `${kind} of ${vmName} waits: ${waitingFor ?? 'for an agent'}`
+  const text = `${operationWords(kind)} of ${vmName} waits: ${waitingFor ?? 'for an agent'}`
   return { severity: 'warning', text, command: `hotsite job show ${jobId}` }
 }

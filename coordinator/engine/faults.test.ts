@@ -389,3 +389,14 @@ describe('what cannot be done is refused when it is asked', () => {
     await expect(test.service.setPolicy('shop', wanted)).rejects.toMatchObject(refusal)
   })
 })
+
+it('refusals use the words of the command line', async () => {
+  await using test = await TestCoordinator.start()
+  await protectedShop(test)
+  const { service } = test
+  await expect(service.cleanupTest('shop', { notes: '', outcome: 'passed' })).rejects.toThrow(
+    'clean-up of the test failover of shop: no test failover is there to clean up',
+  )
+  await expect(service.unpairCloud('gold')).rejects.toThrow('VM shop of cloud vmm-a/gold is protected')
+  await expect(service.unpairCloud('silver')).rejects.toMatchObject({ code: 'pairing-unknown' })
+})

@@ -15,7 +15,7 @@ export const adminErrors = {
   },
   'admin-socket-in-use': {
     cause: 'Another coordinator is running and listens on that admin socket.',
-    action: 'Stop the other one, or give this one an adminSocket and dataDir of its own.',
+    action: 'Stop the other one, or give this one an admin.socket and a dataDir of its own.',
     retryable: false,
   },
   'admin-socket-exposed': {
@@ -26,7 +26,7 @@ export const adminErrors = {
   },
   'admin-socket-path-unusable': {
     cause: 'The path is too long for a Unix socket, or something that is not a socket is there.',
-    action: 'Choose a shorter path, or one where nothing is, with adminSocket, --socket or HOTSITE_SOCKET.',
+    action: 'Choose a shorter path, or one where nothing is, with admin.socket, --socket or HOTSITE_SOCKET.',
     retryable: false,
   },
   'request-too-large': {

@@ -3,7 +3,7 @@ import type { ErrorEntry } from './table.ts'
 export const fabricErrors = {
   'vm-unknown': {
     cause: 'No VM of that id is defined on this fabric or host; it may have been removed or moved.',
-    action: 'List the VMs of the server with `hotsite vm list` and check that the VM is still there.',
+    action: 'List the VMs of the server with "hotsite vm list" and check that the VM is still there.',
     retryable: false,
   },
   'vm-ambiguous': {
@@ -14,7 +14,7 @@ export const fabricErrors = {
   'vm-fenced': {
     cause: 'The VM runs elsewhere at a higher epoch; starting it here would make two writers of one VM.',
     action:
-      'Fail back with `hotsite failover reverse` and a planned failover instead of starting it by hand.',
+      'Fail back with "hotsite failover reverse" and a planned failover instead of starting it by hand.',
     retryable: false,
   },
   'vm-running': {
@@ -64,7 +64,7 @@ export const fabricErrors = {
   },
   'host-unknown': {
     cause: 'The fabric has no host of that name.',
-    action: 'List the hosts with `hotsite cloud list` and use one of them.',
+    action: 'List the hosts with "hotsite cloud list" and use one of them.',
     retryable: false,
   },
   'vm-suspend-failed': {

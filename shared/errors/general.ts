@@ -16,6 +16,12 @@ export const generalErrors = {
     action: 'Give the user the daemon runs as access to it.',
     retryable: false,
   },
+  'config-missing': {
+    cause: 'The configuration file does not exist, or its path is meant from another folder.',
+    action:
+      'Check the path given with --config; docs/operations.md shows a first configuration of each daemon.',
+    retryable: false,
+  },
   'config-invalid': {
     cause: 'The configuration file has an unknown key, a missing one or a value of the wrong form.',
     action: 'Correct the line named in the message; docs/operations.md lists every key.',

@@ -87,7 +87,7 @@ export const replicationErrors = {
   },
   'replica-unknown': {
     cause: 'The target holds no replica of this VM: its data folder was replaced, or protection was removed.',
-    action: 'Repeat `hotsite vm resync`; if it stays, disable and enable the protection.',
+    action: 'Repeat "hotsite vm resync"; if it stays, disable and enable the protection.',
     retryable: true,
   },
   'replica-not-prepared': {
@@ -149,7 +149,7 @@ export const replicationErrors = {
   },
   'replication-paused': {
     cause: 'Replication of the VM is paused.',
-    action: 'Resume it: `hotsite vm resume`.',
+    action: 'Resume it: "hotsite vm resume".',
     retryable: true,
   },
   'replication-stopped': {

@@ -107,13 +107,13 @@ export const trustErrors = {
   'vault-certificate-missing': {
     cause: 'No certificate was uploaded to the vault, so no server could prove that it may register.',
     action:
-      'Upload one with `hotsite vault set-certificate VAULT --certificate FILE`, then make the credentials file.',
+      'Upload one with "hotsite vault set-certificate VAULT --certificate FILE", then make the credentials file.',
     retryable: false,
   },
   'vault-key-missing': {
     cause: 'The key file of the vault was removed, or the coordinator runs on another data folder.',
     action:
-      'Restore the folder vaults/ of the data folder from its backup; `hotsite vault regenerate-key` makes a new key, after which every server registers again.',
+      'Restore the folder vaults/ of the data folder from its backup; "hotsite vault regenerate-key" makes a new key, after which every server registers again.',
     retryable: false,
   },
   'secret-file-exposed': {
@@ -142,7 +142,7 @@ export const trustErrors = {
   },
   'credentials-not-a-credentials-file': {
     cause: 'Another file was given, or the file was cut off while it was copied.',
-    action: 'Give the file that `hotsite vault credentials` wrote, or make a new one.',
+    action: 'Give the file that "hotsite vault credentials" wrote, or make a new one.',
     retryable: false,
   },
   'credentials-version-unknown': {
@@ -152,17 +152,17 @@ export const trustErrors = {
   },
   'credentials-altered': {
     cause: 'The file was edited or damaged after the vault signed it.',
-    action: 'Make a new file with `hotsite vault credentials` and copy it unchanged.',
+    action: 'Make a new file with "hotsite vault credentials" and copy it unchanged.',
     retryable: false,
   },
   'credentials-expired': {
     cause: 'Registration files are valid for five days.',
-    action: 'Make a new file with `hotsite vault credentials` and use it within five days.',
+    action: 'Make a new file with "hotsite vault credentials" and use it within five days.',
     retryable: false,
   },
   'credentials-generation': {
     cause: 'The vault key was regenerated after the registration file was made.',
-    action: 'Make a new file with `hotsite vault credentials`.',
+    action: 'Make a new file with "hotsite vault credentials".',
     retryable: false,
   },
   'clock-skew': {
@@ -174,7 +174,7 @@ export const trustErrors = {
     cause:
       'This server has no identity yet, or the daemon runs on another data folder than the one it was registered for.',
     action:
-      'Run `hotsite register --kind provider|agent --config FILE --credentials FILE --certificate FILE` on this server, with the configuration of the daemon.',
+      'Run "hotsite register --kind provider|agent --config FILE --credentials FILE --certificate FILE" on this server, with the configuration of the daemon.',
     retryable: false,
   },
   'already-registered': {
@@ -208,7 +208,7 @@ export const trustErrors = {
     cause:
       'The certificate given is not the one registered in the vault, or it was replaced or ran out since.',
     action:
-      'Use the .pfx or .pem of the present vault certificate; `hotsite vault show` tells its thumbprint.',
+      'Use the .pfx or .pem of the present vault certificate; "hotsite vault show" tells its thumbprint.',
     retryable: false,
   },
   'registration-vault-unknown': {
@@ -218,7 +218,7 @@ export const trustErrors = {
   },
   'registration-token-invalid': {
     cause: 'The registration token was not issued by this vault.',
-    action: 'Make a new file with `hotsite vault credentials`.',
+    action: 'Make a new file with "hotsite vault credentials".',
     retryable: false,
   },
   'registration-proof-invalid': {

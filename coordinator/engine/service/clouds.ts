@@ -58,7 +58,7 @@ export function cloudService(engine: Engine): CloudService {
       )
       if (!pairing)
         throw new HotsiteError(
-          'cloud-not-paired',
+          'pairing-unknown',
           `cloud ${vmmServer}/${cloud} is not the source of a pairing`,
         )
       await db.transaction().execute(async (tx) => {
@@ -113,7 +113,12 @@ async function ensureUnpaired(tx: Db, { vaultId, source, target }: Pairing): Pro
 }
 
 const inUse = (pairing: Pairing, names: readonly string[]) =>
-  new HotsiteError('cloud-in-use', `${names.join(', ')} of cloud ${cloudName(pairing.source)} are protected`)
+  new HotsiteError(
+    'cloud-in-use',
+    names.length === 1
+      ? `VM ${names[0]} of cloud ${cloudName(pairing.source)} is protected`
+      : `VMs ${names.join(', ')} of cloud ${cloudName(pairing.source)} are protected`,
+  )
 
 async function viewOf(engine: Engine, db: Db, cloud: CloudRef): Promise<CloudView> {
   const views = await cloudViews(engine, db)

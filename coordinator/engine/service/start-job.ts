@@ -9,6 +9,7 @@ import {
   type OperationVerdict,
   type VmOperation,
 } from '../../domain/allowed-operations.ts'
+import { operationWords } from '../../domain/operation-words.ts'
 import { findActiveJob, findJob, insertJob, type JobRow } from '../../store/jobs.ts'
 import { findProtectedVm } from '../../store/protected-vms.ts'
 import type { Db } from '../../store/schema.ts'
@@ -35,9 +36,13 @@ export async function startJob(engine: Engine, request: JobRequest): Promise<Job
     const verdict = await judgeNow(tx, request)
     const admission = admit({ operation, params, active, verdict })
     if (admission.kind === 'denied')
-      throw new HotsiteError(admission.code, `${operation} of ${vmName}: ${admission.reason}`, {
-        details: active ? { jobId: active.jobId } : {},
-      })
+      throw new HotsiteError(
+        admission.code,
+        `${operationWords(operation)} of ${vmName}: ${admission.reason}`,
+        {
+          details: active ? { jobId: active.jobId } : {},
+        },
+      )
     if (admission.kind === 'accepted') {
       const id = jobId.parse(randomId('job', engine.rng))
       const { steps } = jobKindOf(operation)
