@@ -6,6 +6,7 @@ export default defineConfig({
     exclude: ['**/node_modules/**'],
     testTimeout: 60_000,
     hookTimeout: 60_000,
-    maxWorkers: 2,
+    // Many tests wait for daemons of their own; on two cores a third worker fills the gaps.
+    maxWorkers: 3,
   },
 })

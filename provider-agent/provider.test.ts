@@ -218,14 +218,14 @@ describe('provider daemon', () => {
   })
 
   test.each([
-    [{ fabrik: {} }, /fabrik/],
-    [{ fabric: { driver: 'xen', root: '.' } }, /fabric\.driver/],
-    [{ fabric: { driver: 'folder', root: 'nowhere' } }, /nowhere\/fabric\.yaml/],
-  ])('configuration %j is refused by name', async (change, named) => {
+    [{ fabrik: {} }, 'config-invalid', /fabrik/],
+    [{ fabric: { driver: 'xen', root: '.' } }, 'config-invalid', /fabric\.driver/],
+    [{ fabric: { driver: 'folder', root: 'nowhere' } }, 'config-missing', /nowhere\/fabric\.yaml/],
+  ])('configuration %j is refused by name', async (change, code, named) => {
     register()
     writeConfig(change)
     await expect(run().ended).rejects.toMatchObject({
-      code: 'config-invalid',
+      code,
       message: expect.stringMatching(named),
     })
   })
