@@ -153,10 +153,13 @@ describe('status', () => {
     ...changes,
   })
   it('one verdict', () => {
-    expect(verdictOf([])).toBe('nothing-protected')
-    expect(verdictOf(['normal'])).toBe('safe')
-    expect(verdictOf(['normal', 'warning'])).toBe('attention')
-    expect(verdictOf(['warning', 'critical'])).toBe('danger')
+    expect(verdictOf([], [])).toBe('nothing-protected')
+    expect(verdictOf(['normal'], [])).toBe('safe')
+    expect(verdictOf(['normal', 'warning'], [])).toBe('attention')
+    expect(verdictOf(['warning', 'critical'], [])).toBe('danger')
+    const twins = { severity: 'critical', text: 'two machines run as host-a1', command: null } as const
+    expect(verdictOf(['normal'], [twins])).toBe('attention')
+    expect(verdictOf(['normal'], [{ ...twins, severity: 'info' }])).toBe('safe')
   })
   it('nothing needs a person when all is well', () => {
     expect(whatNeedsAPerson(input({}))).toEqual([])

@@ -5,10 +5,12 @@ import { operationWords } from './operation-words.ts'
 
 export type Verdict = 'safe' | 'attention' | 'danger' | 'nothing-protected'
 
-export function verdictOf(healths: readonly Health[]): Verdict {
+/** What needs a person urgently is never under a green word, whatever the health of the VMs. */
+export function verdictOf(healths: readonly Health[], attention: readonly Attention[]): Verdict {
   if (healths.length === 0) return 'nothing-protected'
   if (healths.includes('critical')) return 'danger'
-  return healths.includes('warning') ? 'attention' : 'safe'
+  const urgent = attention.some(({ severity }) => severity === 'critical')
+  return urgent || healths.includes('warning') ? 'attention' : 'safe'
 }
 
 export interface Attention {

@@ -11,7 +11,7 @@ export function ofTwins(sightings: readonly Sighting[], nowMs: number): readonly
   const newest = new Map<string, number>()
   for (const { server, atMs } of sightings) newest.set(server, Math.max(atMs, newest.get(server) ?? 0))
   return [...newest].map(([server, atMs]) => ({
-    severity: 'warning' as const,
+    severity: 'critical' as const,
     text: `two machines run as ${server}, seen ${describeMs(nowMs - atMs)} ago: stop one, delete its data folder, register it anew`,
     command: `hotsite server show ${server}`,
   }))

@@ -72,13 +72,17 @@ async function status(engine: Engine, version: string): Promise<StatusView> {
     waitingJobs: waiting.map(({ jobId, kind, vmName, waitingFor }) => ({ jobId, kind, vmName, waitingFor })),
     clockSkewWarnMs: limits.clockSkewWarnMs,
   })
+  const needsAttention = [...ofTwins(recent, nowMs), ...found]
   return {
     vault: vaults.length === 1 ? (vaults[0]?.name ?? null) : null,
     nowMs,
     version,
-    verdict: verdictOf(protectedVms.map(({ health }: VmView) => health)),
+    verdict: verdictOf(
+      protectedVms.map(({ health }: VmView) => health),
+      needsAttention,
+    ),
     servers: { total: servers.length, connected: servers.filter(isConnected).length },
     vms: [...views],
-    needsAttention: [...ofTwins(recent, nowMs), ...found].map((item) => ({ ...item })),
+    needsAttention: needsAttention.map((item) => ({ ...item })),
   }
 }
