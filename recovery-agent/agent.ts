@@ -38,8 +38,10 @@ export interface AgentOptions {
   readonly overrides?: AgentOverrides
 }
 
-/** For fault injection: the real parts, wrapped. */
+/** For fault injection and measurement: the real parts, wrapped. */
 export interface AgentOverrides {
+  /** URL of a module with an `openHypervisor` like that of hypervisor/open.ts; the capture worker imports it. */
+  readonly hypervisorModule?: string
   readonly wrapEngine?: (engine: CaptureEngine) => CaptureEngine
   readonly wrapStore?: (store: RemoteReplicaStore) => RemoteReplicaStore
   readonly channelLimits?: Partial<ChannelLimits>

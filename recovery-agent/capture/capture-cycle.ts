@@ -50,7 +50,8 @@ interface Cycle {
 export async function runCaptureCycle(deps: EngineDeps, request: CycleRequest): Promise<CycleOutcome> {
   const startedMs = deps.clock.monotonicMs()
   const { vm, hold } = request
-  const snapshot = await deps.hypervisor.openSnapshot({ fabricVmId: vm.fabricVmId, hold })
+  const { fabricVmId, sealedSeq } = vm
+  const snapshot = await deps.hypervisor.openSnapshot({ fabricVmId, hold, seq: sealedSeq + 1 })
   let cycle: Cycle
   let intact = false
   try {

@@ -68,7 +68,7 @@ export class SnapshotSync implements SyncSession {
   static async open(deps: EngineDeps, request: OpenRequest): Promise<SnapshotSync> {
     const startedMs = deps.clock.monotonicMs()
     const { fabricVmId } = request.vm
-    const snapshot = await deps.hypervisor.openSnapshot({ fabricVmId, hold: 'long' })
+    const snapshot = await deps.hypervisor.openSnapshot({ fabricVmId, hold: 'long', seq: seqOf(request) })
     return new SnapshotSync(deps, request, snapshot, startedMs)
   }
 
@@ -80,7 +80,7 @@ export class SnapshotSync implements SyncSession {
     this.#startedMs = startedMs
     this.#onClosed = onClosed
     this.#pace = new Pace(deps.clock, deps.limits.paceMs)
-    this.seq = Math.max(newestSeq, vm.sealedSeq, vm.ackedSeq) + 1
+    this.seq = seqOf(request)
     this.baseSeq = newestSeq
     const disks = snapshot.disks.map((disk) => ({
       diskId: disk.diskId,
@@ -307,6 +307,11 @@ export class SnapshotSync implements SyncSession {
   #incomplete(missing: string): HotsiteError {
     return new HotsiteError('synchronization-incomplete', `not compared or described yet: ${missing}`)
   }
+}
+
+/** Above every seq that either side knows. */
+function seqOf({ vm, newestSeq }: OpenRequest): number {
+  return Math.max(newestSeq, vm.sealedSeq, vm.ackedSeq) + 1
 }
 
 function sum(counts: ReadonlyMap<number, number>): number {

@@ -22,6 +22,8 @@ import type {
 export interface CaptureWorkerConfig {
   readonly dataDir: string
   readonly hypervisor: HypervisorConfig
+  /** Exports an `openHypervisor` to use instead of the one of hypervisor/open.ts. */
+  readonly hypervisorModule?: string | undefined
   readonly vaultId: string
   readonly serverId: string
   readonly secretKey: Uint8Array

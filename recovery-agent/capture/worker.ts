@@ -9,7 +9,7 @@ import type { LogFields, Logger } from '#shared/log.ts'
 import { systemRng } from '#shared/rng.ts'
 import { keysFromSecret } from '#shared/trust/keys.ts'
 import { signManifest } from '#shared/trust/point-manifest.ts'
-import { openHypervisor } from '../hypervisor/open.ts'
+import * as ownHypervisors from '../hypervisor/open.ts'
 import { openCaptureEngine } from './open-engine.ts'
 import type { CaptureEngine, StoredBatch, SyncSession } from './port.ts'
 import {
@@ -23,6 +23,7 @@ import {
   type WorkerRequest,
 } from './worker-protocol.ts'
 
+type HypervisorModule = Pick<typeof ownHypervisors, 'openHypervisor'>
 type Handlers = { readonly [Call in WorkerCall]: (argument: CallArgument<Call>) => Promise<CallResult<Call>> }
 
 const port = defined(parentPort, 'the port of the capture worker')
@@ -41,7 +42,10 @@ async function run(main: MessagePort, config: CaptureWorkerConfig): Promise<void
 }
 
 async function openEngine(config: CaptureWorkerConfig, log: Logger): Promise<CaptureEngine> {
-  const { dataDir, limits } = config
+  const { dataDir, limits, hypervisorModule } = config
+  const { openHypervisor } = hypervisorModule
+    ? ((await import(hypervisorModule)) as HypervisorModule)
+    : ownHypervisors
   const keys = keysFromSecret(config.secretKey)
   const clock = systemClock
   return openCaptureEngine({

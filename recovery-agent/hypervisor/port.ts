@@ -42,6 +42,8 @@ export interface SnapshotRequest {
   readonly fabricVmId: FabricVmId
   /** brief: read within the watchdog's time. long: may stay open for hours, so the driver copies or reflinks if it must. */
   readonly hold: 'brief' | 'long'
+  /** What `release` will call this snapshot if its delta is sealed; a repeated seq replaces a snapshot that came to nothing. */
+  readonly seq?: number
 }
 
 /**
