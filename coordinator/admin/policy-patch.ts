@@ -14,5 +14,10 @@ export const policyPatch = z.strictObject({
   appConsistentHours: shape.appConsistentHours.removeDefault().exactOptional(),
   compression: shape.compression.removeDefault().exactOptional(),
   throttleBytesPerSecond: shape.throttleBytesPerSecond.removeDefault().exactOptional(),
+  throttleWindows: shape.throttleWindows.removeDefault().exactOptional(),
+  timeZone: shape.timeZone.removeDefault().exactOptional(),
+  resync: shape.resync.removeDefault().exactOptional(),
+  resyncWindow: shape.resyncWindow.removeDefault().exactOptional(),
+  proofHours: shape.proofHours.removeDefault().exactOptional(),
 })
 export type PolicyPatch = z.infer<typeof policyPatch>

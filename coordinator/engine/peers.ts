@@ -81,7 +81,10 @@ export async function startReplicationRequest(
 ): Promise<{ request: CommandRequest<'replication.start'>; kept: IssuedTicket['kept'] }> {
   const { ticket, target, kept } = await ticketFor(engine, vm, { epoch, source: from, target: to })
   const { vmId, policy } = vm
-  return { request: { vmId, epoch, fabricVmId: from.fabricVmId, target, ticket, policy, cause }, kept }
+  return {
+    request: { vmId, epoch, fabricVmId: from.fabricVmId, target, ticket, policy, cause, notBeforeMs: null },
+    kept,
+  }
 }
 
 /** Points as the target last reported them, newest first. */

@@ -171,7 +171,7 @@ it('reports: ten thousand VMs of one server are kept, no more; the state of a kn
     for (let index = 0; index < 10_000; index += 1) statement.run(`vm${index}`)
   })()
   insert.close()
-  const report = { vmId: vm, epoch: 1, points: [], mergeDebtBytes: 0, diskBytes: 0, error: null }
+  const report = { vmId: vm, epoch: 1, points: [], mergeDebtBytes: 0, diskBytes: 0, proof: [], error: null }
   const put = (subject: string, of = server) =>
     putReport(store.db, 'replica', subject, { vaultId: vault, serverId: of, receivedAtMs: 5, report })
   expect(await put('one-more')).toBe(false)

@@ -287,6 +287,10 @@ export class ScriptedAgent {
       newestAckedCapturedAtMs: atMs,
       bufferedBytes: 0,
       progress: null,
+      resync: null,
+      proof: [],
+      forecast: null,
+      slowedByMs: 0,
       lastCycle: { seq: this.seq, capturedAtMs: atMs, transferMs: 1, ...idle },
       totals: { changedBytes: 0, sentBytes: 0, cycles: this.seq },
       peerConnected: true,
@@ -309,6 +313,9 @@ export class ScriptedAgent {
       changedBytes: 0,
       storedBytes: 0,
       roots: [],
+      suspect: null,
+      damaged: false,
+      keptBecause: 'newest',
     })
     this.server.report('replica', vmId, {
       vmId: vmId as ReplicationReport['vmId'],
@@ -316,6 +323,7 @@ export class ScriptedAgent {
       points: this.points,
       mergeDebtBytes: 0,
       diskBytes: 0,
+      proof: [],
       error: null,
     })
   }

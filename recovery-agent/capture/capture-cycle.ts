@@ -160,6 +160,7 @@ function seal(
       changedBlocks: cycle.changedBlocks[position] ?? 0,
     })),
     sourceServerId: deps.serverId,
+    suspect: '',
   })
   let sealed = false
   deps.crashPoint('capture.before-seal')

@@ -268,7 +268,17 @@ export class SnapshotSync implements SyncSession {
         changedBlocks: sum(changedBlocks),
       }),
     )
-    return sign({ vaultId, vmId, epoch, seq, capturedAtMs, consistency, disks, sourceServerId: serverId })
+    return sign({
+      vaultId,
+      vmId,
+      epoch,
+      seq,
+      capturedAtMs,
+      consistency,
+      disks,
+      sourceServerId: serverId,
+      suspect: '',
+    })
   }
 
   #stats(): CaptureStats {

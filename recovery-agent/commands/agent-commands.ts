@@ -39,6 +39,12 @@ export function agentCommandHandlers({
       await listener.dropRevoked()
       return {}
     },
+    'seed.export': async ({ vmId }) => {
+      throw new HotsiteError('internal', `no seed of VM ${vmId} can be written`)
+    },
+    'seed.import': async ({ vmId }) => {
+      throw new HotsiteError('internal', `no seed of VM ${vmId} can be read`)
+    },
     'policy.update': async ({ vmId, policy }) => {
       const isSource = sources.setPolicy(vmId, policy)
       const isTarget = (await store.get(vmId)) !== undefined

@@ -85,6 +85,9 @@ export function replicaCommands(deps: ReplicaCommandDeps): CommandHandlers<Repli
       reports.forget(vmId)
       return {}
     },
+    'replica.verify': async ({ vmId }) => {
+      throw new HotsiteError('internal', `the replica of VM ${vmId} cannot be verified`)
+    },
     'replica.pin': async ({ vmId, point, pinned }) => {
       await changing(vmId, () => store.pin(vmId, point, pinned))
       return {}

@@ -1,3 +1,4 @@
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { AgentCommandKind, CommandHandlers } from '#shared/messages/commands.ts'
 import type { Sources } from '../source/sources.ts'
 
@@ -31,6 +32,12 @@ export function sourceCommands(sources: Sources): CommandHandlers<SourceCommandK
     'replication.stop': async ({ vmId }) => {
       await sources.stop(vmId)
       return {}
+    },
+    'replication.approveResync': async ({ vmId }) => {
+      throw new HotsiteError('internal', `no resynchronization of VM ${vmId} waits`)
+    },
+    'replication.verify': async ({ vmId }) => {
+      throw new HotsiteError('internal', `VM ${vmId} cannot be verified`)
     },
     'replication.fence': async ({ vmId, epoch }) => {
       sources.fence(vmId, epoch)

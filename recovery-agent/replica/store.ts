@@ -337,6 +337,9 @@ function reportOf(point: ChainPoint, overlays: readonly OverlayRow[]): PointRepo
     overlays: overlays.map(({ overlayId }) => overlayId),
     changedBytes: sum('changedBytes'),
     storedBytes: sum('storedBytes'),
+    suspect: null,
+    damaged: false,
+    keptBecause: 'newest',
     roots: point.disks.map(({ diskId, root }) => ({ diskId, rootHex: root.toString('hex') })),
   }
 }

@@ -40,6 +40,7 @@ export function createReplicaReports(options: {
           points: [...points],
           mergeDebtBytes,
           diskBytes,
+          proof: [],
           error,
         })
       } catch (error) {

@@ -243,7 +243,7 @@ async function synchronize(work: Work, newestSeq: number): Promise<number> {
   const { engine, clock, crashPoint } = source.deps
   const startedMs = clock.monotonicMs()
   let sentBytes = 0
-  source.setProgress({ doneBytes: 0, totalBytes: 0 })
+  source.setProgress({ doneBytes: 0, totalBytes: 0, secondsLeft: null })
   try {
     await using session = await engine.openSync(source.vmId, { newestSeq })
     source.markCapture(clock.monotonicMs())
@@ -258,7 +258,7 @@ async function synchronize(work: Work, newestSeq: number): Promise<number> {
       compress: source.record.policy.compression,
       choice: source.compression,
       clock,
-      onProgress: (progress) => source.setProgress(progress),
+      onProgress: (progress) => source.setProgress({ ...progress, secondsLeft: null }),
     })
     crashPoint('source:sync-committed')
     const { storedBytes: _storedBytes, ...counted } = stats

@@ -22,7 +22,7 @@ test('failover and reverse replication: the old disks are the base, only what di
   await east.agent.handlers['replication.fence']({ vmId: VM, epoch: 2 }, never)
   const overlay = overlayId.parse('failover-1')
   const made = await west.agent.handlers['overlay.create'](
-    { vmId: VM, overlayId: overlay, point: null, purpose: 'failover' },
+    { vmId: VM, overlayId: overlay, point: null, purpose: 'failover', verify: true },
     never,
   )
   expect(made.point).toEqual(final.point)
@@ -52,6 +52,7 @@ test('failover and reverse replication: the old disks are the base, only what di
       ticket: hosts.ticket({ epoch: 3, source: west.serverId, target: east.serverId }),
       policy,
       cause: 'reversed',
+      notBeforeMs: null,
     },
     never,
   )
@@ -74,7 +75,10 @@ test('disks of a committed failover go once the VM runs elsewhere and is defined
   const { handlers } = west.agent
   await handlers['replica.fence']({ vmId: VM, epoch: 2 }, never)
   const overlay = { vmId: VM, overlayId: overlayId.parse('failover-1') }
-  const made = await handlers['overlay.create']({ ...overlay, point: null, purpose: 'failover' }, never)
+  const made = await handlers['overlay.create'](
+    { ...overlay, point: null, purpose: 'failover', verify: true },
+    never,
+  )
   const [disk] = made.disks
   if (!disk) throw new Error('no disk')
   const disks = [{ id: disk.diskId, name: 'disk', file: disk.path, boot: true }]

@@ -140,6 +140,7 @@ export async function twoHosts(
           ticket: kit.ticket({ epoch, source: east.serverId, target: west.serverId }),
           policy: full,
           cause,
+          notBeforeMs: null,
         },
         signal,
       )

@@ -59,6 +59,7 @@ export class ReplicatedVm {
       ticket: this.#pair.ticketFor(this.#vm, epoch),
       policy,
       cause: 'initial',
+      notBeforeMs: null,
     })
     const arrived = await waitUntil(
       async () => (await source.ackedSeq(this.#vm)) > 0,

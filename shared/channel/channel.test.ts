@@ -36,13 +36,13 @@ test('both ends know each other and exchange messages with and without payload',
 
   await client.send(command('c1'))
   await client.send(blocks(7, 1024 * 1024))
-  await server.send({ kind: 'pointAck', body: { vmId: 'vm', epoch: 2 ** 53 - 1, seq: 0 } })
+  await server.send({ kind: 'pointAck', body: { vmId: 'vm', epoch: 2 ** 53 - 1, seq: 0, slowMs: 0 } })
   const [first, second] = await take(server, 2)
   expect(first).toEqual(command('c1'))
   expect(second?.kind).toBe('blocks')
   expect(second?.tail?.equals(Buffer.alloc(1024 * 1024, 7))).toBe(true)
   expect(await take(client, 1)).toEqual([
-    { kind: 'pointAck', body: { vmId: 'vm', epoch: 2 ** 53 - 1, seq: 0 } },
+    { kind: 'pointAck', body: { vmId: 'vm', epoch: 2 ** 53 - 1, seq: 0, slowMs: 0 } },
   ])
   expect(there.listener.connections()).toHaveLength(1)
   expect(there.listener.unauthenticated).toBe(0)
@@ -113,7 +113,7 @@ test('a command overtakes the blocks that wait in front of it; blocks keep their
   await using client = await there.dial(vault.server('host-1'), { limits })
   const server = await there.channel(0)
   for (let batch = 0; batch < 100; batch++) void client.send(blocks(batch, 256 * 1024))
-  void client.send({ kind: 'pointAck', body: { vmId: 'vm', epoch: 1, seq: 1 } })
+  void client.send({ kind: 'pointAck', body: { vmId: 'vm', epoch: 1, seq: 1, slowMs: 0 } })
   void client.send(command('urgent'))
   const kinds = (await take(server, 102)).map((message) => message.kind)
   expect(kinds.indexOf('command')).toBeLessThan(90)

@@ -34,6 +34,8 @@ const bodyClasses = {
   treeQuery: hotsite.TreeQuery,
   treeNodes: hotsite.TreeNodes,
   replicaRefusal: hotsite.ReplicaRefusal,
+  repairRequest: hotsite.RepairRequest,
+  repairBlocks: hotsite.RepairBlocks,
 } as const satisfies Record<MessageKind, unknown>
 
 const documentClasses = {

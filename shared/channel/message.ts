@@ -31,6 +31,8 @@ export interface Bodies {
   treeQuery: Filled<hotsite.TreeQuery.$Shape>
   treeNodes: Filled<hotsite.TreeNodes.$Shape>
   replicaRefusal: Filled<hotsite.ReplicaRefusal.$Shape>
+  repairRequest: Filled<hotsite.RepairRequest.$Shape>
+  repairBlocks: Filled<hotsite.RepairBlocks.$Shape>
 }
 
 export type MessageKind = keyof Bodies

@@ -33,6 +33,12 @@ export const resyncCause = z.enum([
   'buffer-lost',
   // One delta alone is larger than the whole buffer.
   'buffer-overflow',
+  // Rows of buffer.db, or the whole file, are not what was written.
+  'buffer-damaged',
+  // Stored hashes contradict each other.
+  'tree-damaged',
+  // Blocks of the newest point at the target are not what was attested, and could not be healed singly.
+  'replica-damaged',
 ])
 export type ResyncCause = z.infer<typeof resyncCause>
 
@@ -99,12 +105,42 @@ export const agentCommands = {
       overlayId,
       point: pointRef.nullable(),
       purpose: z.enum(['test', 'failover']),
+      /** Every block the point consists of is read and proved first; false: in a hurry, and said so in the job. */
+      verify: z.boolean().default(true),
     }),
     result: z.strictObject({ point: pointRef, capturedAtMs: z.number(), disks: z.array(overlayDisk) }),
   },
   'overlay.remove': { request: z.strictObject({ vmId, overlayId }), result: empty },
   /** Target after commit: the overlay is the VM now; points other than the one it stands on may go. */
   'replica.commit': { request: z.strictObject({ vmId, overlayId }), result: empty },
+  /** Target: re-reads this part of all stored blocks now, heals what it can. Returns when it is through. */
+  'replica.verify': {
+    request: z.strictObject({ vmId, percent: z.number().gt(0).max(100) }),
+    result: z.strictObject({
+      disks: z.array(
+        z.strictObject({
+          diskId,
+          checkedBlocks: z.int(),
+          totalBlocks: z.int(),
+          badBlocks: z.int(),
+          healedBlocks: z.int(),
+        }),
+      ),
+      damagedPoints: z.array(pointRef),
+    }),
+  },
+  /** Target: makes the base of a replica from a seed that `seed.export` wrote and somebody carried here. Repeatable. */
+  'seed.import': {
+    request: z.strictObject({
+      vmId,
+      epoch,
+      sourceServerId: serverId,
+      policy: replicationPolicy,
+      folder: z.string().min(1),
+      keyBase64: base64,
+    }),
+    result: z.strictObject({ blocks: z.int(), bytes: z.int() }),
+  },
   'replica.remove': { request: z.strictObject({ vmId }), result: empty },
   'replica.pin': { request: z.strictObject({ vmId, point: pointRef, pinned: z.boolean() }), result: empty },
   'policy.update': { request: z.strictObject({ vmId, policy: replicationPolicy }), result: empty },
@@ -118,6 +154,8 @@ export const agentCommands = {
       ticket: base64,
       policy: replicationPolicy,
       cause: resyncCause,
+      /** The first synchronization begins no earlier; null: at once. */
+      notBeforeMs: z.number().nullable().default(null),
     }),
     result: empty,
   },
@@ -128,6 +166,34 @@ export const agentCommands = {
   'replication.pause': { request: z.strictObject({ vmId }), result: empty },
   'replication.resume': { request: z.strictObject({ vmId }), result: empty },
   'replication.resync': { request: z.strictObject({ vmId, cause: resyncCause }), result: empty },
+  /** Source: begin the resynchronization that waits for its window, its start time or a person's word. */
+  'replication.approveResync': { request: z.strictObject({ vmId }), result: empty },
+  /** Source: re-reads this part of the VM's disks now and compares with the stored leaves; what differs is sent. */
+  'replication.verify': {
+    request: z.strictObject({ vmId, percent: z.number().gt(0).max(100) }),
+    result: z.strictObject({
+      disks: z.array(
+        z.strictObject({
+          diskId,
+          checkedBlocks: z.int(),
+          totalBlocks: z.int(),
+          /** Changed although the tracker did not say so. 0 for a disk without a tracker: reading it is its tracker. */
+          untrackedBlocks: z.int(),
+        }),
+      ),
+    }),
+  },
+  /** Source: writes the VM's disks as an encrypted seed into `folder`, in parts of at most `partBytes`. Repeatable: goes on where it stopped. */
+  'seed.export': {
+    request: z.strictObject({
+      vmId,
+      fabricVmId,
+      folder: z.string().min(1),
+      partBytes: z.int().positive(),
+      keyBase64: base64,
+    }),
+    result: z.strictObject({ files: z.int(), blocks: z.int(), bytes: z.int(), capturedAtMs: z.number() }),
+  },
   /** Source, the VM being off: capture what is left and return once the target acknowledged it. */
   'replication.finalDelta': {
     request: z.strictObject({ vmId }),

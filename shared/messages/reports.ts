@@ -10,6 +10,19 @@ const epoch = z.int().positive()
 const seq = z.int().nonnegative()
 const errorReport = z.strictObject({ code: z.string(), message: z.string(), atMs: z.number() }).nullable()
 
+/** How much of a disk was read again and found as its hash tree says, and when the last whole pass ended. */
+export const diskProof = z.strictObject({
+  diskId,
+  sizeBytes: z.int(),
+  /** Of the pass that goes on, 0 to 100. */
+  percent: z.number(),
+  /** null: not yet. */
+  provedAtMs: z.number().nullable(),
+  /** Blocks that are not what they should be and could not be healed yet. */
+  badBlocks: z.int(),
+})
+export type DiskProof = z.infer<typeof diskProof>
+
 /** A recovery point as its target holds it. Listed only when durable and attested (I3). */
 export const pointReport = z.strictObject({
   epoch,
@@ -24,6 +37,12 @@ export const pointReport = z.strictObject({
   changedBytes: z.int(),
   storedBytes: z.int(),
   roots: z.array(z.strictObject({ diskId, rootHex: z.string() })),
+  /** A hint that what was written is not the VM's ordinary work; why. */
+  suspect: z.string().nullable().default(null),
+  /** Some of its blocks are not what was attested: it is not served until they are healed. */
+  damaged: z.boolean().default(false),
+  /** Why retention keeps it (shared/policy/retention.ts). */
+  keptBecause: z.string().default('newest'),
 })
 export type PointReport = z.infer<typeof pointReport>
 
@@ -35,6 +54,8 @@ export const replicaReport = z.strictObject({
   /** Blocks still to be merged by pruning, in bytes. */
   mergeDebtBytes: z.int(),
   diskBytes: z.int(),
+  /** Layers re-read at the target. */
+  proof: z.array(diskProof).default([]),
   error: errorReport,
 })
 export type ReplicaReport = z.infer<typeof replicaReport>
@@ -66,7 +87,38 @@ export const replicationReport = z.strictObject({
   newestAckedCapturedAtMs: z.number().nullable(),
   bufferedBytes: z.int(),
   /** Only while synchronizing. Bytes compared or sent so far, of the bytes of all disks. */
-  progress: z.strictObject({ doneBytes: z.int(), totalBytes: z.int() }).nullable(),
+  progress: z
+    .strictObject({
+      doneBytes: z.int(),
+      totalBytes: z.int(),
+      /** From the speed so far; null: too early to say. */
+      secondsLeft: z.number().nullable().default(null),
+    })
+    .nullable(),
+  /** A synchronization that is due and has not begun to send; null: none. */
+  resync: z
+    .strictObject({
+      cause: z.string(),
+      /** estimating: hashes are compared. start-time, window, approval: what it waits for. */
+      waitsFor: z.enum(['estimating', 'start-time', 'window', 'approval']),
+      startsAtMs: z.number().nullable(),
+      estimate: z.strictObject({ compareBytes: z.int(), sendBytes: z.int(), seconds: z.number() }).nullable(),
+    })
+    .nullable()
+    .default(null),
+  /** Blocks re-read at the source, those the tracker called unchanged included. */
+  proof: z.array(diskProof).default([]),
+  /** From churn and link speed; breachAtMs: when data will be older than twice the copy frequency, null: not in sight. */
+  forecast: z
+    .strictObject({
+      churnBytesPerSecond: z.number(),
+      linkBytesPerSecond: z.number().nullable(),
+      breachAtMs: z.number().nullable(),
+    })
+    .nullable()
+    .default(null),
+  /** The target asked for a slower pace until its merges have caught up: milliseconds added to each cycle. */
+  slowedByMs: z.int().default(0),
   lastCycle: cycleReport.nullable(),
   totals: z.strictObject({ changedBytes: z.int(), sentBytes: z.int(), cycles: z.int() }),
   peerConnected: z.boolean(),

@@ -31,6 +31,8 @@ export interface PointManifest {
   readonly consistency: 'crash' | 'application'
   readonly disks: readonly DiskRoot[]
   readonly sourceServerId: ServerId
+  /** Empty, or why the writes of this point look unlike the VM's ordinary work: a hint, never a judgement. */
+  readonly suspect: string
 }
 
 export function signManifest(manifest: PointManifest, keys: ServerKeys): Uint8Array {
@@ -74,5 +76,6 @@ function decode(document: Uint8Array): PointManifest {
       return { ...disk, diskId: diskId.parse(disk.diskId) }
     }),
     sourceServerId: serverId.parse(raw.sourceServerId),
+    suspect: raw.suspect,
   }
 }

@@ -120,6 +120,7 @@ describe('point manifest', () => {
       },
     ],
     sourceServerId: serverId.parse('server-1'),
+    suspect: '',
   }
   const encoded = signManifest(manifest, server)
 

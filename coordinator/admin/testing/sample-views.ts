@@ -1,15 +1,21 @@
+import type { ReplicationPolicy } from '#shared/messages/policy.ts'
 import type { CloudView, JobView, PointView, ServerView, VaultView, VmView } from '../views.ts'
 
 const startMs = Date.UTC(2030, 0, 1)
 export const sampleNowMs = startMs + 3_600_000
-const fiveMinutes = {
+const fiveMinutes: ReplicationPolicy = {
   copyFrequencySeconds: 300,
   retentionPoints: 3,
   retentionIntervalSeconds: 3600,
   appConsistentHours: 0,
   compression: true,
   throttleBytesPerSecond: 0,
-} as const
+  throttleWindows: [],
+  timeZone: 'UTC',
+  resync: 'now',
+  resyncWindow: null,
+  proofHours: 168,
+}
 
 export function sampleVault(fields: Partial<VaultView> = {}): VaultView {
   return {
@@ -103,6 +109,9 @@ export function samplePoint(seq: number, fields: Partial<PointView> = {}): Point
     attested: true,
     pinned: false,
     overlays: [],
+    suspect: null,
+    damaged: false,
+    keptBecause: 'spaced',
     changedBytes: 1 << 20,
     storedBytes: 1 << 20,
     roots: [],

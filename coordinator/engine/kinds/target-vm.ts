@@ -38,7 +38,7 @@ export function createDisks(
   overlay: { overlayId: OverlayId; point: PointRef | null; purpose: 'test' | 'failover' },
   effectOf: (point: PointRef) => Effect = () => ({}),
 ): Promise<StepOutcome> {
-  const request = { vmId: vm.vmId, ...overlay }
+  const request = { vmId: vm.vmId, verify: true, ...overlay }
   return byCommand(context, { server: vm.target.agentId, kind: 'overlay.create', request }, (made) => ({
     kind: 'done',
     observed: { point: made.point, capturedAtMs: made.capturedAtMs, disks: made.disks },

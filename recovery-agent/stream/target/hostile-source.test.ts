@@ -169,7 +169,7 @@ describe('hostile input is refused with a code, the channel stays, and no point 
             })
           else if (one.kind === 'treeQuery') it.say('treeQuery', { ...at, requestId: 1, ...one })
           else if (one.kind === 'deltaEnd') it.end({ manifest: one.manifest })
-          else it.say('pointAck', at)
+          else it.say('pointAck', { ...at, slowMs: 0 })
         }
         await using honest = await kit.source({ id: it.id })
         honest.open()

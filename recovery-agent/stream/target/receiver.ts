@@ -193,7 +193,7 @@ export class Receiver {
     }
     if (header.seq <= replica.newestSeq && (await this.#hasPointOf(epoch))) {
       // The point exists, its acknowledgement was lost (I4).
-      this.#answer({ kind: 'pointAck', body: { vmId, epoch, seq: header.seq } })
+      this.#answer({ kind: 'pointAck', body: { vmId, epoch, seq: header.seq, slowMs: 0 } })
       return
     }
     if (header.baseSeq !== replica.newestSeq) {
@@ -273,7 +273,7 @@ export class Receiver {
     crashPoint('target:sealed-before-ack')
     this.#log.info('point sealed', { epoch, seq })
     // The source first: pruning may take a while and runs under the same lock.
-    this.#answer({ kind: 'pointAck', body: { vmId, epoch, seq } })
+    this.#answer({ kind: 'pointAck', body: { vmId, epoch, seq, slowMs: 0 } })
     onSealed(vmId)
   }
 

@@ -148,6 +148,7 @@ function connect(server: ReplicaServer, vm: VmId, epoch: number): TestSource {
           consistency: 'crash',
           disks: [{ diskId: disk, sizeBytes, root, changedBlocks: 1 }],
           sourceServerId: source,
+          suspect: '',
         },
         keys,
       )
