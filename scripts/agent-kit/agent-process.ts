@@ -45,6 +45,7 @@ await using agent = await startAgent({
   rng: systemRng,
   log,
   crashPoint: noCrash,
+  overrides: { hypervisorModule: new URL('./tracking-hypervisor.ts', import.meta.url).href },
 })
 
 async function answer({ kind, request }: AgentCall): Promise<unknown> {
