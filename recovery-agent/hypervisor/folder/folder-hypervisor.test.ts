@@ -215,9 +215,48 @@ describe('folder hypervisor', () => {
     await progressOf(second)
   })
 
+  test('a VM that is off is read where it lies, however long', async () => {
+    const hypervisor = hypervisorOf(fabric)
+    const snapshot = await hypervisor.openSnapshot({ fabricVmId: vm.file.id, hold: 'long' })
+    expect(readdirSync(join(fabric.root, 'agent-data', 'snapshots', '1'))).toEqual([])
+    expect(snapshot.close()).toEqual({ intact: true })
+  })
+
+  test.each([
+    ['started', () => fabric.start(vm)],
+    ['written to by somebody', async () => writeTo(vm, 1, 5, Buffer.from('x'))],
+  ])(
+    'a VM that is off and %s under a long snapshot makes it torn; the next one is a copy',
+    async (_, touch) => {
+      const hypervisor = hypervisorOf(fabric)
+      const long = () => hypervisor.openSnapshot({ fabricVmId: vm.file.id, hold: 'long' })
+      const snapshot = await long()
+      await touch()
+      const cell = Buffer.alloc(8)
+      await until('the reader is told', () => {
+        try {
+          snapshot.disks[0]?.read(cell, 0)
+          return false
+        } catch (error) {
+          expect(error).toMatchObject({ code: 'snapshot-torn' })
+          return true
+        }
+      })
+      expect(snapshot.close()).toEqual({ intact: false })
+      const next = await long()
+      expect(readdirSync(join(fabric.root, 'agent-data', 'snapshots', '2'))).toEqual(['d0.img', 'd1.img'])
+      expect(next.close()).toEqual({ intact: true })
+    },
+  )
+
   test('holes are neither named nor copied, and the copy is gone after the close', async () => {
-    const sparse = fabric.addVm({ name: 'sparse', diskBytes: [4 * 1024 ** 3] })
+    const sparse = fabric.addVm({
+      name: 'sparse',
+      diskBytes: [4 * 1024 ** 3],
+      command: [process.execPath, '-e', 'setInterval(() => {}, 1000)'],
+    })
     writeTo(sparse, 0, 3 * 1024 ** 3, Buffer.alloc(8192, 'x'))
+    await fabric.start(sparse)
     const snapshot: Snapshot = await hypervisorOf(fabric).openSnapshot({
       fabricVmId: sparse.file.id,
       hold: 'long',
@@ -231,13 +270,12 @@ describe('folder hypervisor', () => {
     expect(readdirSync(copies)).toEqual([])
   })
 
-  test('a VM that starts while it is copied: the copy is of one instant all the same', async () => {
+  test('a VM that runs while it is copied: the copy is of one instant all the same', async () => {
     const big = fabric.addVm({ name: 'big', diskBytes: [96 * 2 ** 20, 2 ** 20] })
     writeTo(big, 0, 2 ** 20, Buffer.alloc(95 * 2 ** 20, 'big'))
-    const opening = hypervisorOf(fabric).openSnapshot({ fabricVmId: big.file.id, hold: 'long' })
     await fabric.start(big)
     await progressOf(big)
-    const snapshot = await opening
+    const snapshot = await hypervisorOf(fabric).openSnapshot({ fabricVmId: big.file.id, hold: 'long' })
     const [n0 = 0, n1 = 0] = snapshot.disks.map((disk) => {
       const cell = Buffer.alloc(8)
       disk.read(cell, COUNTER_OFFSET_BYTES)

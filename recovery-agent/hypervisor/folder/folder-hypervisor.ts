@@ -1,7 +1,8 @@
 /**
  * The hypervisor of a host that is a folder. One instant of all disks: suspend the VM and wait until it is at rest;
- * then, best first, (1) reflink the images and let it go, (2) read the live images while it stands still (brief),
- * (3) copy them (long). Downside of (2): the VM waits for as long as the reader takes, so a watchdog bounds it.
+ * then, best first, (1) reflink the images and let it go, (2) read the images themselves while it stands still (brief)
+ * or is off, (3) copy them. Downside of (2): a suspended VM waits for as long as the reader takes, so a watchdog bounds
+ * it; and one that is off may be started while it is read, which tears the snapshot.
  */
 import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
@@ -14,11 +15,14 @@ import { disksOf, readRun } from '#shared/folder/vm-file.ts'
 import type { DiskId, FabricVmId } from '#shared/ids.ts'
 import type { Logger } from '#shared/log.ts'
 import { openDataMap } from '../data-map.ts'
-import type { HostHypervisor, Snapshot, SnapshotRequest } from '../port.ts'
+import type { HostHypervisor, Snapshot, SnapshotDisk, SnapshotRequest } from '../port.ts'
 import { Reflinks } from './disk-copy.ts'
 import { type Hold, holdVm } from './hold.ts'
 import { copyDisks } from './long-snapshot.ts'
 import { closeDisks, measured, type OpenDisk, openDisks, snapshotDisks } from './open-disks.ts'
+
+/** A look at the process table and at the images costs less than a millisecond. */
+const ASK_EVERY_MS = 1_000
 
 export interface FolderHypervisorOptions {
   /** The fabric: the folder that holds fabric.yaml. */
@@ -50,6 +54,8 @@ export function openFolderHypervisor(options: FolderHypervisorOptions): FolderHy
   const held = new Set<FabricVmId>()
   /** VMs whose reader once took longer than they may stand still: reading them live would only tear again. */
   const tooBig = new Set<FabricVmId>()
+  /** VMs that were started, or written to, while they were off and being read: copied the next time. */
+  const restless = new Set<FabricVmId>()
   let snapshots = 0
 
   const vmOrThrow = (id: FabricVmId): FolderVm => {
@@ -59,12 +65,12 @@ export function openFolderHypervisor(options: FolderHypervisorOptions): FolderHy
   }
 
   /** Two suspensions of one VM at a time would let go of each other's instant. */
-  const hold = async (vm: FolderVm): Promise<Hold> => {
+  const hold = async (vm: FolderVm, disks: readonly OpenDisk[]): Promise<Hold> => {
     const { id, name } = vm.file
     if (held.has(id)) throw new HotsiteError('snapshot-busy', `VM ${name} is being captured already`)
     held.add(id)
     try {
-      const taken = await holdVm(vm.dir, { table, clock, freezeLimitMs })
+      const taken = await holdVm({ vmDir: vm.dir, disks }, { table, clock, freezeLimitMs })
       return {
         ...taken,
         release() {
@@ -85,7 +91,7 @@ export function openFolderHypervisor(options: FolderHypervisorOptions): FolderHy
     dir: string,
   ): Promise<Snapshot | undefined> => {
     if (options.useReflinks === false || !reflinks.possible(sources)) return undefined
-    const instant = await hold(vm)
+    const instant = await hold(vm, sources)
     let copies: OpenDisk[] | undefined
     let intact = false
     try {
@@ -108,7 +114,14 @@ export function openFolderHypervisor(options: FolderHypervisorOptions): FolderHy
   }
 
   const copied = async (vm: FolderVm, sources: readonly OpenDisk[], dir: string): Promise<Snapshot> => {
-    const copy = await copyDisks({ vmName: vm.file.name, sources, dir, dataMap, hold: () => hold(vm) })
+    const copy = await copyDisks({
+      vmName: vm.file.name,
+      sources,
+      dir,
+      dataMap,
+      hold: () => hold(vm, sources),
+    })
+    restless.delete(vm.file.id)
     return {
       capturedAtMs: copy.capturedAtMs,
       consistency: 'crash',
@@ -121,18 +134,33 @@ export function openFolderHypervisor(options: FolderHypervisorOptions): FolderHy
     }
   }
 
-  const live = async (vm: FolderVm, sources: readonly OpenDisk[]): Promise<Snapshot> => {
-    const instant = await hold(vm)
+  /** undefined: it would stand still for too long. */
+  const live = async (
+    vm: FolderVm,
+    sources: readonly OpenDisk[],
+    kind: SnapshotRequest['hold'],
+  ): Promise<Snapshot | undefined> => {
+    const { id } = vm.file
+    const running = isRunning(readRun(vm.dir), table)
+    if (running ? kind === 'long' || tooBig.has(id) : restless.has(id)) return undefined
+    const instant = await hold(vm, sources)
     try {
+      // Started or stopped in this very moment.
+      if (instant.suspended !== running) {
+        instant.release()
+        return undefined
+      }
       const disks = snapshotDisks(measured(sources), dataMap)
       return {
         capturedAtMs: instant.heldAtMs,
         consistency: 'crash',
-        disks,
+        disks: instant.suspended ? disks : disks.map((disk) => readWhileHeld(disk, instant, clock)),
         freezeMs: instant.freezeMs,
         close() {
-          if (instant.remainingMs() === 0) tooBig.add(vm.file.id)
-          return instant.release()
+          if (instant.remainingMs() === 0) tooBig.add(id)
+          const ended = instant.release()
+          if (!ended.intact && !instant.suspended) restless.add(id)
+          return ended
         },
       }
     } catch (error) {
@@ -175,9 +203,8 @@ export function openFolderHypervisor(options: FolderHypervisorOptions): FolderHy
         mkdirSync(dir, { recursive: true, mode: 0o700 })
         const snapshot =
           (await reflinked(vm, sources, dir)) ??
-          (kind === 'long' || tooBig.has(fabricVmId)
-            ? await copied(vm, sources, dir)
-            : await live(vm, sources))
+          (await live(vm, sources, kind)) ??
+          (await copied(vm, sources, dir))
         return closeOnce(snapshot, cleanUp)
       } catch (error) {
         cleanUp()
@@ -186,6 +213,22 @@ export function openFolderHypervisor(options: FolderHypervisorOptions): FolderHy
     },
 
     async release() {},
+  }
+}
+
+/** Hours may pass until the close; whether the VM is still off is asked now and then, so that nothing is read in vain. */
+function readWhileHeld(disk: SnapshotDisk, instant: Hold, clock: Clock): SnapshotDisk {
+  let askedMs = clock.monotonicMs()
+  return {
+    ...disk,
+    read(target, offsetBytes) {
+      if (clock.monotonicMs() - askedMs > ASK_EVERY_MS) {
+        if (!instant.holds())
+          throw new HotsiteError('snapshot-torn', `disk ${disk.diskId} changed while its VM was off`)
+        askedMs = clock.monotonicMs()
+      }
+      disk.read(target, offsetBytes)
+    },
   }
 }
 

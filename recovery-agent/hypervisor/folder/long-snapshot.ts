@@ -3,7 +3,7 @@ import type { DataMap } from '../data-map.ts'
 import type { SnapshotDisk } from '../port.ts'
 import { copyData, createCopies, reconcileCopy } from './disk-copy.ts'
 import type { Hold } from './hold.ts'
-import { closeDisks, measured, type OpenDisk, snapshotDisk, snapshotDisks } from './open-disks.ts'
+import { closeDisks, measured, type OpenDisk, snapshotDisk } from './open-disks.ts'
 
 export interface CopiedDisks {
   readonly capturedAtMs: number
@@ -12,7 +12,7 @@ export interface CopiedDisks {
   readonly copies: readonly OpenDisk[]
 }
 
-/** A VM that is started while it is copied sends us from the first way to the second, and no further. */
+/** While the VM runs, and put right while it stands still. A VM that is off by then is no exception. */
 export async function copyDisks(request: {
   vmName: string
   sources: readonly OpenDisk[]
@@ -22,7 +22,7 @@ export async function copyDisks(request: {
 }): Promise<CopiedDisks> {
   const copies = createCopies(request.sources, request.dir)
   try {
-    return (await copyWhileOff(request, copies)) ?? (await copyWhileRunning(request, copies))
+    return await copyWhileRunning(request, copies)
   } catch (error) {
     closeDisks(copies)
     throw error
@@ -35,23 +35,6 @@ async function copyAll({ sources, dataMap }: Request, copies: readonly OpenDisk[
   for (const [index, source] of sources.entries()) {
     const copy = copies[index]
     if (copy) await copyData(source, copy, dataMap)
-  }
-}
-
-async function copyWhileOff(request: Request, copies: readonly OpenDisk[]): Promise<CopiedDisks | undefined> {
-  const hold = await request.hold()
-  if (hold.suspended) {
-    hold.release()
-    return undefined
-  }
-  await copyAll(request, copies)
-  if (!hold.release().intact) return undefined
-  const sized = measured(copies)
-  return {
-    capturedAtMs: hold.heldAtMs,
-    freezeMs: 0,
-    disks: snapshotDisks(sized, request.dataMap),
-    copies: sized,
   }
 }
 
