@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { openCommandResultStore } from '#shared/agent-link/command-results.ts'
 import { runCoordinatorLink } from '#shared/agent-link/coordinator-link.ts'
 import { openReportOutbox, type ReportOutbox } from '#shared/agent-link/report-outbox.ts'
+import type { dialChannel } from '#shared/channel/dial.ts'
 import type { ChannelLimits } from '#shared/channel/limits.ts'
 import type { Clock } from '#shared/clock.ts'
 import type { Endpoint } from '#shared/config.ts'
@@ -45,6 +46,8 @@ export interface AgentOverrides {
   readonly wrapEngine?: (engine: CaptureEngine) => CaptureEngine
   readonly wrapStore?: (store: RemoteReplicaStore) => RemoteReplicaStore
   readonly channelLimits?: Partial<ChannelLimits>
+  /** To target agents, in place of a socket. */
+  readonly dial?: typeof dialChannel
 }
 
 export interface Agent extends AsyncDisposable {

@@ -40,6 +40,7 @@ export async function startSources({
     log,
     backoff: config.reconnect,
     limits: overrides?.channelLimits,
+    dial: overrides?.dial,
   })
   const sources = new Sources({
     engine,

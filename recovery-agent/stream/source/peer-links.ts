@@ -33,6 +33,8 @@ export interface PeerLinksOptions {
   readonly log: Logger
   readonly backoff: Backoff
   readonly limits?: Partial<ChannelLimits> | undefined
+  /** In place of a socket, for a simulation. */
+  readonly dial?: typeof dialChannel | undefined
 }
 
 interface Lease {
@@ -132,9 +134,9 @@ async function dialPeer(
   address: PeerAddress,
   signal: AbortSignal,
 ): Promise<Channel> {
-  const { identity, isRevoked, clock, log, limits } = options
+  const { identity, isRevoked, clock, log, limits, dial = dialChannel } = options
   if (isRevoked(address.serverId)) throw revokedPeer(address.serverId)
-  return dialChannel({
+  return dial({
     host: address.host,
     port: address.port,
     pinnedCertificatePem: address.certificatePem,

@@ -1,0 +1,65 @@
+/** What is done to hosts, disks, clocks and the line. */
+import type { Host } from './host.ts'
+import { downMs, type FaultKind, pick } from './plan.ts'
+import type { World } from './world.ts'
+
+export function inject(world: World, kind: FaultKind): void {
+  const { link, scheduler, rng } = world
+  world.fault(kind)
+  switch (kind) {
+    case 'link-cut':
+      link.cut()
+      return
+    case 'link-cut-unnoticed':
+      link.cutUnnoticed()
+      return
+    case 'link-cut-at-frame':
+      link.cutAfter(1 + world.below(12))
+      return
+    case 'link-altered':
+      link.alterNextFrame()
+      return
+    case 'link-silent': {
+      if (link.isSilent) return
+      link.setSilent(true)
+      const untilMs = pick(rng, [5_000, 60_000, 600_000, 3_600_000]) * (0.5 + rng.next())
+      scheduler.after(untilMs, () => link.setSilent(false))
+      return
+    }
+    case 'link-slow': {
+      const { bytesPerMs, latencyMs } = link
+      link.bytesPerMs = pick(rng, [20, 100, 500])
+      link.latencyMs = pick(rng, [2, 80, 600])
+      scheduler.after(200_000 + world.below(600_000), () => {
+        link.bytesPerMs = bytesPerMs
+        link.latencyMs = latencyMs
+      })
+      return
+    }
+    case 'kill':
+    case 'power-loss':
+      world.kill(pick(rng, world.hosts), { power: kind === 'power-loss', downMs: downMs(rng) })
+      return
+    case 'disk-full':
+      fill(world, pick(rng, world.hosts))
+      return
+    case 'clock-jump':
+      pick(rng, world.hosts).skewMs += pick(rng, [-7_200_000, -45_000, 45_000, 7_200_000])
+      return
+    case 'snapshot-torn':
+      for (const { hypervisor } of world.hosts) hypervisor.tornSnapshots += 1 + world.below(3)
+      return
+    case 'tracker-lost':
+      for (const { hypervisor } of world.hosts) hypervisor.loseTrackers()
+      return
+  }
+}
+
+function fill(world: World, { disk }: Host): void {
+  disk.roomBytes = world.below(20) * 65_536
+  world.isTroubled = true
+  world.scheduler.after(60_000 + world.below(900_000), () => {
+    disk.roomBytes = undefined
+    world.isTroubled = false
+  })
+}

@@ -1,0 +1,113 @@
+/** What operators and guests do meanwhile. */
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import { type OverlayId, overlayId } from '#shared/ids.ts'
+import { diskBytes, type Operation, pick, randomPolicy } from './plan.ts'
+import { failOver, startVm } from './protect.ts'
+import { expectCause, type ProtectedVm, pointName } from './protected-vm.ts'
+import type { World } from './world.ts'
+
+/** Runs until the order is carried out; a history goes on meanwhile. */
+export async function operate(world: World, kind: Operation): Promise<void> {
+  const vm = pick(world.rng, world.vms)
+  // The coordinator admits nothing else while a VM changes sides.
+  if (world.turning.has(vm)) return
+  world.note(`${vm.vmId} operation ${kind}`)
+  switch (kind) {
+    case 'load':
+      vm.guest.load = pick(world.rng, ['none', 'cold', 'hot', 'zeroing'])
+      return
+    case 'grow':
+    case 'shrink':
+    case 'add-disk':
+    case 'remove-disk':
+      changeDisks(world, vm, kind)
+      return
+    case 'pause':
+      await pause(world, vm)
+      return
+    case 'policy':
+      vm.policy = { ...randomPolicy(world.rng), copyFrequencySeconds: vm.policy.copyFrequencySeconds }
+      for (const host of [vm.source, vm.target])
+        await world.order(host, 'policy.update', { vmId: vm.vmId, policy: vm.policy })
+      return
+    case 'pin':
+    case 'unpin':
+      await pin(world, vm, kind === 'pin')
+      return
+    case 'overlay':
+      await createOverlay(world, vm)
+      return
+    case 'overlay-remove':
+      for (const id of [...vm.overlays.keys()].slice(0, 1)) await removeOverlay(world, vm, id)
+      return
+    case 'resync':
+      expectCause(vm, 'requested')
+      expectCause(vm, 'requested')
+      await world.order(vm.source, 'replication.resync', { vmId: vm.vmId, cause: 'requested' })
+      return
+    case 'repeat-start':
+      await startVm(world, vm, 'initial')
+      return
+    case 'copy-now':
+      await world.order(vm.source, 'replication.copyNow', { vmId: vm.vmId })
+      return
+    case 'failover':
+      world.turning.add(vm)
+      for (const id of [...vm.overlays.keys()]) await removeOverlay(world, vm, id)
+      await failOver(world, vm)
+      world.turning.delete(vm)
+      return
+  }
+}
+
+function changeDisks(
+  world: World,
+  { guest }: ProtectedVm,
+  kind: 'grow' | 'shrink' | 'add-disk' | 'remove-disk',
+): void {
+  if (guest.isOff) return
+  const disk = pick(world.rng, guest.disks)
+  if (kind === 'grow') guest.resize(disk.diskId, disk.sizeBytes + 1 + world.below(8 * 65_536))
+  if (kind === 'shrink') guest.resize(disk.diskId, Math.max(70_000, disk.sizeBytes - world.below(6 * 65_536)))
+  if (kind === 'add-disk' && guest.disks.length < 4) guest.addDisk(diskBytes(world.rng))
+  if (kind === 'remove-disk') guest.removeDisk()
+}
+
+async function pause(world: World, vm: ProtectedVm): Promise<void> {
+  await world.order(vm.source, 'replication.pause', { vmId: vm.vmId })
+  await world.scheduler.sleep(world.below(600_000))
+  await world.order(vm.source, 'replication.resume', { vmId: vm.vmId })
+}
+
+async function pin(world: World, vm: ProtectedVm, pinned: boolean): Promise<void> {
+  const points = vm.target.parts?.store.points(vm.vmId) ?? []
+  const chosen = points.filter((point) => point.pinned !== pinned)
+  if (chosen.length === 0) return
+  const point = pick(world.rng, chosen)
+  const { epoch, seq } = point
+  const name = pointName(point)
+  if (!pinned) vm.pinned.delete(name)
+  const done = await world.order(vm.target, 'replica.pin', { vmId: vm.vmId, point: { epoch, seq }, pinned })
+  // Between the choice and the order retention may have taken it.
+  if (pinned && !(done instanceof HotsiteError) && vm.epoch === epoch) vm.pinned.add(name)
+}
+
+async function createOverlay(world: World, vm: ProtectedVm): Promise<void> {
+  const points = vm.target.parts?.store.points(vm.vmId) ?? []
+  if (points.length === 0 || vm.guest.isOff) return
+  const { epoch, seq } = pick(world.rng, points)
+  const id = overlayId.parse(`test-${world.below(2 ** 30)}`)
+  const done = await world.order(vm.target, 'overlay.create', {
+    vmId: vm.vmId,
+    overlayId: id,
+    point: { epoch, seq },
+    purpose: 'test',
+    verify: true,
+  })
+  if (!(done instanceof HotsiteError) && vm.epoch === epoch) vm.overlays.set(id, done.point)
+}
+
+async function removeOverlay(world: World, vm: ProtectedVm, id: OverlayId): Promise<void> {
+  vm.overlays.delete(id)
+  await world.order(vm.target, 'overlay.remove', { vmId: vm.vmId, overlayId: id })
+}

@@ -1,0 +1,139 @@
+/** What a history is, from its seed alone: pure, printed with --plan. */
+import { BLOCK_BYTES } from '#shared/blocks/block.ts'
+import { type ReplicationPolicy, replicationPolicy } from '#shared/messages/policy.ts'
+import { intBelow, type Rng, seededRng } from '#shared/rng.ts'
+import type { Load } from './guest.ts'
+import type { VmPlan } from './protect.ts'
+
+export const faultKinds = [
+  'link-cut',
+  'link-cut-unnoticed',
+  'link-cut-at-frame',
+  'link-silent',
+  'link-slow',
+  'link-altered',
+  'kill',
+  'power-loss',
+  'disk-full',
+  'clock-jump',
+  'snapshot-torn',
+  'tracker-lost',
+] as const
+export type FaultKind = (typeof faultKinds)[number]
+
+export const operations = [
+  'load',
+  'grow',
+  'shrink',
+  'add-disk',
+  'remove-disk',
+  'pause',
+  'policy',
+  'pin',
+  'unpin',
+  'overlay',
+  'overlay-remove',
+  'resync',
+  'repeat-start',
+  'copy-now',
+  'failover',
+] as const
+export type Operation = (typeof operations)[number]
+
+export interface PlannedAction {
+  readonly atMs: number
+  readonly kind: FaultKind | Operation
+}
+
+export interface PlannedCrash {
+  readonly name: string
+  readonly nth: number
+  readonly power: boolean
+  readonly downMs: number
+}
+
+export interface HistoryPlan {
+  readonly seed: number
+  readonly vms: readonly VmPlan[]
+  readonly durationMs: number
+  readonly maxCallMs: number
+  readonly bufferMaxBytes: number
+  readonly crashes: readonly PlannedCrash[]
+  readonly actions: readonly PlannedAction[]
+}
+
+const MiB = 2 ** 20
+/** Copy cycles of a history, roughly: what a seed costs. */
+const CYCLES = 46
+
+/** Consecutive seeds walk through the crash points, so that every few dozen seeds pass each of them. */
+export function planHistory(seed: number, crashNames: readonly string[]): HistoryPlan {
+  const rng = seededRng(seed)
+  const vmCount = pick(rng, [1, 1, 1, 2, 2, 3])
+  const vms = Array.from({ length: vmCount }, (_, i) => planVm(rng, `vm-${i + 1}`))
+  const frequencyMs = Math.min(...vms.map(({ policy }) => policy.copyFrequencySeconds)) * 1000
+  const durationMs = Math.round((CYCLES / vmCount) * frequencyMs)
+  const crashes = [0, 1].map((i) => planCrash(rng, crashNames[(seed * 2 + i) % crashNames.length] ?? ''))
+  const actions = [
+    ...Array.from({ length: 3 + intBelow(rng, 4) }, () => action(rng, durationMs, faultKinds)),
+    ...Array.from({ length: 3 + intBelow(rng, 5) }, () => action(rng, durationMs, operations)),
+  ].sort((a, b) => a.atMs - b.atMs)
+  return {
+    seed,
+    vms,
+    durationMs,
+    maxCallMs: pick(rng, [0, 0, 2, 40]),
+    bufferMaxBytes: pick(rng, [64 * MiB, 64 * MiB, 2 * MiB]),
+    crashes,
+    actions,
+  }
+}
+
+function planVm(rng: Rng, name: string): VmPlan {
+  const disks = pick(rng, [2, 2, 2, 3])
+  return {
+    name,
+    diskBytes: Array.from({ length: disks }, () => diskBytes(rng)),
+    load: pick<Load>(rng, ['cold', 'cold', 'hot', 'zeroing', 'none']),
+    isTracked: rng.next() < 0.5,
+    policy: randomPolicy(rng),
+  }
+}
+
+/** Mostly a few dozen blocks, now and then more than a group of 256; odd sizes on purpose. */
+export function diskBytes(rng: Rng): number {
+  const blocks = rng.next() < 0.1 ? 250 + intBelow(rng, 60) : 6 + intBelow(rng, 40)
+  return blocks * BLOCK_BYTES + pick(rng, [0, 0, 512, 40_000])
+}
+
+export function randomPolicy(rng: Rng): ReplicationPolicy {
+  return replicationPolicy.parse({
+    copyFrequencySeconds: pick(rng, [30, 30, 30, 300]),
+    retentionPoints: pick(rng, [0, 1, 3, 6, 15]),
+    retentionIntervalSeconds: pick(rng, [0, 0, 60, 600]),
+    compression: rng.next() < 0.5,
+    throttleBytesPerSecond: pick(rng, [0, 0, 0, 500_000]),
+  })
+}
+
+function planCrash(rng: Rng, name: string): PlannedCrash {
+  return { name, nth: 1 + intBelow(rng, 6), power: rng.next() < 0.5, downMs: downMs(rng) }
+}
+
+export function downMs(rng: Rng): number {
+  return pick(rng, [500, 20_000, 200_000, 1_200_000]) * (0.5 + rng.next())
+}
+
+function action<Kind extends FaultKind | Operation>(
+  rng: Rng,
+  durationMs: number,
+  kinds: readonly Kind[],
+): PlannedAction {
+  return { atMs: Math.round(rng.next() * durationMs), kind: pick(rng, kinds) }
+}
+
+export function pick<T>(rng: Rng, from: readonly T[]): T {
+  const found = from[intBelow(rng, from.length)]
+  if (found === undefined) throw new RangeError('nothing to pick from')
+  return found
+}

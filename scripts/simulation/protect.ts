@@ -1,0 +1,194 @@
+/** Orders of the coordinator that make, renew and turn around the protection of a VM. */
+
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import { fabricVmId, type OverlayId, overlayId, vmId } from '#shared/ids.ts'
+import type { ReplicationPolicy } from '#shared/messages/policy.ts'
+import { seededRng } from '#shared/rng.ts'
+import { Guest, type Load } from './guest.ts'
+import { expectCause, type ProtectedVm, pointName } from './protected-vm.ts'
+import { CLUSTER_BYTES, type SimFile } from './sim-disk.ts'
+import type { World } from './world.ts'
+
+export interface VmPlan {
+  readonly name: string
+  readonly diskBytes: readonly number[]
+  readonly load: Load
+  readonly isTracked: boolean
+  readonly policy: ReplicationPolicy
+}
+
+export function defineVm(world: World, plan: VmPlan, seed: number): ProtectedVm {
+  const id = vmId.parse(plan.name)
+  const fabricId = fabricVmId.parse(`fabric-${plan.name}`)
+  const guest = new Guest({ vmId: id, fabricVmId: fabricId, rng: seededRng(seed) })
+  for (const sizeBytes of plan.diskBytes) guest.addDisk(sizeBytes)
+  guest.load = plan.load
+  world.west.hypervisor.define(guest, plan.isTracked)
+  const vm: ProtectedVm = {
+    vmId: id,
+    guest,
+    fabricVmId: fabricId,
+    epoch: 1,
+    source: world.west,
+    target: world.east,
+    policy: plan.policy,
+    isPaused: false,
+    pinned: new Set(),
+    overlays: new Map(),
+    listed: new Map(),
+    dropped: new Set(),
+    expectedCauses: new Map(),
+    ackedSeq: 0,
+    fencedPoints: undefined,
+  }
+  world.vms.push(vm)
+  return vm
+}
+
+export async function protectVm(world: World, vm: ProtectedVm, cause: 'initial' | 'reversed'): Promise<void> {
+  const { vmId: id, epoch, policy, source, target } = vm
+  if (cause === 'initial') {
+    const disks = vm.guest.disks.map(({ diskId, sizeBytes }, index) => ({
+      diskId,
+      name: diskId,
+      sizeBytes,
+      boot: index === 0,
+    }))
+    await world.order(target, 'replica.prepare', {
+      vmId: id,
+      epoch,
+      disks,
+      sourceServerId: source.serverId,
+      policy,
+    })
+  }
+  expectCause(vm, cause)
+  await startVm(world, vm, cause)
+}
+
+export async function startVm(world: World, vm: ProtectedVm, cause: 'initial' | 'reversed'): Promise<void> {
+  await world.order(vm.source, 'replication.start', {
+    vmId: vm.vmId,
+    epoch: vm.epoch,
+    fabricVmId: vm.fabricVmId,
+    target: world.addressOf(vm.target),
+    ticket: world.ticket(vm),
+    policy: vm.policy,
+    cause,
+    notBeforeMs: null,
+  })
+}
+
+/**
+ * An unplanned failover to the other site, and protection turned around: fence the target, run the VM there from a
+ * point, let the returning old source be refused, make it the target. Its disk is the base.
+ */
+export async function failOver(world: World, vm: ProtectedVm): Promise<boolean> {
+  const { target, source, vmId: id } = vm
+  if (!target.parts || vm.listed.size === 0) return false
+  const epoch = vm.epoch + 1
+  world.note(`${id} fails over to ${target.name} at epoch ${epoch}`)
+  vm.guest.isOff = true
+  const fenced = await world.order(target, 'replica.fence', { vmId: id, epoch })
+  if (fenced instanceof HotsiteError || !fenced.newest) return false
+  vm.epoch = epoch
+  vm.ackedSeq = 0
+  vm.fencedPoints = new Set(await listedNow(world, vm))
+  const overlay = overlayId.parse(`failover-${epoch}`)
+  const created = await world.order(target, 'overlay.create', {
+    vmId: id,
+    overlayId: overlay,
+    point: null,
+    purpose: 'failover',
+    verify: true,
+  })
+  if (created instanceof HotsiteError) return false
+  vm.overlays.set(overlay, created.point)
+  const guest = bootFrom(world, vm, { overlay, point: created.point })
+  if (!guest) return false
+  // The old source goes on in ignorance for a while, at the older epoch (I5).
+  await world.scheduler.sleep(world.below(120_000))
+  await world.order(source, 'replication.fence', { vmId: id, epoch })
+  await world.order(target, 'replica.commit', { vmId: id, overlayId: overlay })
+  for (const name of vm.listed.keys()) vm.dropped.add(name)
+  vm.pinned.clear()
+  vm.overlays.clear()
+  await turnAround(world, vm, guest)
+  return true
+}
+
+async function listedNow(world: World, vm: ProtectedVm): Promise<string[]> {
+  while (!vm.target.parts) await world.scheduler.sleep(1_000)
+  return vm.target.parts?.store.points(vm.vmId).map(pointName) ?? []
+}
+
+/** The disks the failover wrote, as a guest of the other host; they must be those of the point. */
+function bootFrom(
+  world: World,
+  vm: ProtectedVm,
+  { overlay, point }: { overlay: OverlayId; point: { epoch: number; seq: number } },
+): Guest | undefined {
+  const signed = world.truth.signed(vm.vmId, point)
+  const fabricId = fabricVmId.parse(`fabric-${vm.vmId}-${vm.epoch}`)
+  const guest = new Guest({ vmId: vm.vmId, fabricVmId: fabricId, rng: seededRng(world.below(2 ** 30)) })
+  for (const disk of signed.at(-1)?.instant.disks ?? []) {
+    const path = [...vm.target.disk.files.keys()].find((name) =>
+      name.endsWith(`/${vm.vmId}/${overlay}/${disk.diskId}.raw`),
+    )
+    const file = path === undefined ? undefined : vm.target.disk.files.get(path)
+    if (!file) {
+      world.truth.violate('I8', `overlay ${overlay} of ${vm.vmId} has no disk ${disk.diskId}`)
+      return undefined
+    }
+    guest.adopt({ ...disk, blocks: blocksOf(file) })
+  }
+  const isOne = signed.some(({ instant }) =>
+    instant.disks.every((disk) => {
+      const own = guest.disks.find(({ diskId }) => diskId === disk.diskId)
+      const indexes = new Set([...disk.blocks.keys(), ...(own?.blocks.keys() ?? [])])
+      return [...indexes].every((index) => sameBytes(disk.blocks.get(index), own?.blocks.get(index)))
+    }),
+  )
+  if (!isOne)
+    world.truth.violate(
+      'I3',
+      `the disks of failover ${overlay} of ${vm.vmId} are not those of point ${pointName(point)}`,
+    )
+  guest.load = vm.guest.load
+  return guest
+}
+
+function blocksOf(file: SimFile): Map<number, Buffer> {
+  return new Map(file.clusters)
+}
+
+const zeros = Buffer.alloc(CLUSTER_BYTES)
+
+function sameBytes(a: Buffer | undefined, b: Buffer | undefined): boolean {
+  return (a ?? zeros).equals(b ?? zeros)
+}
+
+/** The old source becomes the target, its own disks the base. */
+async function turnAround(world: World, vm: ProtectedVm, guest: Guest): Promise<void> {
+  const { source, target, fabricVmId: oldFabricId } = vm
+  target.hypervisor.define(guest, world.chance(0.5))
+  const adopted = await world.order(source, 'replica.adopt', {
+    vmId: vm.vmId,
+    epoch: vm.epoch,
+    fabricVmId: oldFabricId,
+    sourceServerId: target.serverId,
+    policy: vm.policy,
+  })
+  if (adopted instanceof HotsiteError) {
+    world.truth.violate('I5', `${source.name} does not become the target of ${vm.vmId}: ${adopted.message}`)
+    return
+  }
+  vm.source = target
+  vm.target = source
+  vm.guest = guest
+  vm.fabricVmId = guest.fabricVmId
+  vm.fencedPoints = undefined
+  vm.listed.clear()
+  vm.dropped.clear()
+  await protectVm(world, vm, 'reversed')
+}

@@ -1,0 +1,38 @@
+import type { FabricVmId, OverlayId, VmId } from '#shared/ids.ts'
+import type { PointRef, ResyncCause } from '#shared/messages/commands.ts'
+import type { ReplicationPolicy } from '#shared/messages/policy.ts'
+import type { Guest } from './guest.ts'
+import type { Host } from './host.ts'
+
+/** What the coordinator of a history knows of one VM, and what must hold of it. */
+export interface ProtectedVm {
+  readonly vmId: VmId
+  guest: Guest
+  fabricVmId: FabricVmId
+  epoch: number
+  source: Host
+  target: Host
+  policy: ReplicationPolicy
+  isPaused: boolean
+  /** Points that must stay: `epoch/seq`. */
+  readonly pinned: Set<string>
+  readonly overlays: Map<OverlayId, PointRef>
+  /** Points that were listed, and are not known to be gone rightly. */
+  readonly listed: Map<string, PointRef>
+  /** Points that retention decided to drop. */
+  readonly dropped: Set<string>
+  /** Resynchronizations that the faults of this history explain, by cause. */
+  readonly expectedCauses: Map<ResyncCause, number>
+  /** Highest seq that was acknowledged at the source, in this epoch. */
+  ackedSeq: number
+  /** Points of older epochs that were there when the fence fell: `epoch/seq`. */
+  fencedPoints: ReadonlySet<string> | undefined
+}
+
+export function pointName({ epoch, seq }: PointRef): string {
+  return `${epoch}/${seq}`
+}
+
+export function expectCause(vm: ProtectedVm, cause: ResyncCause): void {
+  vm.expectedCauses.set(cause, (vm.expectedCauses.get(cause) ?? 0) + 1)
+}

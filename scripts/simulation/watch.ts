@@ -1,0 +1,146 @@
+/**
+ * Looks on while the engine works, at the ports, and judges what can only be judged at that moment: whether a
+ * resynchronization has a cause (I7), whether more travels than changed (I6, I7), whether a base is let go too early
+ * (I2), what retention was allowed to drop (I10).
+ */
+import type { CaptureEngine, SyncSession } from '#recovery-agent/capture/port.ts'
+import type { ReplicaStore } from '#recovery-agent/replica/port.ts'
+import { blockCountOf } from '#shared/blocks/block.ts'
+import type { VmId } from '#shared/ids.ts'
+import { decideRetention } from '#shared/policy/retention.ts'
+import { type ProtectedVm, pointName } from './protected-vm.ts'
+import type { Truth } from './truth.ts'
+
+export interface WatchedWorld {
+  readonly truth: Truth
+  vm(vmId: VmId): ProtectedVm | undefined
+  note(text: string): void
+}
+
+/** The same object with some methods looked at. */
+function looked<Target extends object>(
+  target: Target,
+  around: (name: string, args: readonly unknown[], run: () => unknown) => unknown,
+): Target {
+  return new Proxy(target, {
+    get(_, name) {
+      const value: unknown = Reflect.get(target, name)
+      if (typeof value !== 'function') return value
+      if (typeof name === 'symbol') return value.bind(target)
+      return (...args: unknown[]) => around(name, args, () => value.apply(target, args))
+    },
+  })
+}
+
+export function watchedEngine(world: WatchedWorld, engine: CaptureEngine): CaptureEngine {
+  const around = async (name: string, args: readonly unknown[], run: () => unknown): Promise<unknown> => {
+    const vmId = vmIdOf(args[0])
+    const vm = vmId && world.vm(vmId)
+    if (!vm) return await run()
+    const before = await engine.state(vm.vmId)
+    try {
+      const result = await run()
+      if (name === 'capture') judgeCapture(world, vm, result as Awaited<ReturnType<CaptureEngine['capture']>>)
+      if (name === 'openSync')
+        return judgedSession(world, vm, {
+          session: result as SyncSession,
+          newestSeq: (args[1] as { newestSeq: number }).newestSeq,
+        })
+      return result
+    } finally {
+      const after = await engine.state(vm.vmId)
+      if (after?.needsSync && !before?.needsSync) judgeCause(world, vm, after.needsSync)
+      if (after && after.epoch === vm.epoch) vm.ackedSeq = Math.max(vm.ackedSeq, after.ackedSeq)
+    }
+  }
+  return looked(engine, around)
+}
+
+function vmIdOf(argument: unknown): VmId | undefined {
+  if (typeof argument === 'string') return argument as VmId
+  if (typeof argument === 'object' && argument !== null && 'vmId' in argument) return argument.vmId as VmId
+  return undefined
+}
+
+function judgeCause(
+  { truth, note }: WatchedWorld,
+  vm: ProtectedVm,
+  cause: Parameters<ProtectedVm['expectedCauses']['get']>[0],
+): void {
+  note(`${vm.vmId} resynchronizes: ${cause}`)
+  const left = vm.expectedCauses.get(cause) ?? 0
+  if (left > 0) vm.expectedCauses.set(cause, left - 1)
+  else truth.violate('I7', `${vm.vmId} is resynchronized because of "${cause}", which no fault explains`)
+}
+
+function judgeCapture(
+  { truth, note }: WatchedWorld,
+  vm: ProtectedVm,
+  outcome: Awaited<ReturnType<CaptureEngine['capture']>>,
+): void {
+  if (outcome.kind !== 'sealed') {
+    note(`${vm.vmId} ${outcome.kind}`)
+    return
+  }
+  const { epoch, seq, baseSeq, stats, capturedAtMs } = outcome.delta
+  note(`${vm.vmId} sealed ${epoch}/${seq} at ${capturedAtMs}: ${stats.changedBlocks} blocks`)
+  const bases = truth.signed(vm.vmId, { epoch, seq: baseSeq })
+  if (bases.length === 0) return
+  const touched = vm.guest.touchedSince(Math.min(...bases.map(({ instant }) => instant.change)))
+  if (stats.changedBlocks > touched)
+    truth.violate(
+      'I6',
+      `delta ${epoch}/${seq} of ${vm.vmId} holds ${stats.changedBlocks} blocks; ${touched} were touched since ${baseSeq}`,
+    )
+}
+
+/** Counts what a synchronization sends: no more than what was touched since the target's newest point. */
+function judgedSession(
+  { truth, note }: WatchedWorld,
+  vm: ProtectedVm,
+  { session, newestSeq }: { session: SyncSession; newestSeq: number },
+): SyncSession {
+  const bases = truth.signed(vm.vmId, { epoch: vm.epoch, seq: newestSeq })
+  const since =
+    newestSeq > 0 && bases.length > 0 ? Math.min(...bases.map(({ instant }) => instant.change)) : 0
+  let sent = 0
+  note(`${vm.vmId} synchronizes ${session.seq} on ${newestSeq}`)
+  return looked(session, async (name, _args, run) => {
+    const result = await run()
+    if (name === 'differingBlocks')
+      for (const { blockIndexes } of result as Awaited<ReturnType<SyncSession['differingBlocks']>>)
+        sent += blockIndexes.length
+    if (name !== 'manifest') return result
+    note(`${vm.vmId} synchronization ${session.seq} sent ${sent} blocks`)
+    const all = session.disks.reduce((sum, { sizeBytes }) => sum + blockCountOf(sizeBytes), 0)
+    const bound = since > 0 ? vm.guest.touchedSince(since) : all
+    if (sent > bound)
+      truth.violate(
+        'I7',
+        `synchronization ${session.seq} of ${vm.vmId} sent ${sent} blocks; ${bound} can differ`,
+      )
+    return result
+  })
+}
+
+export function watchedStore(
+  world: WatchedWorld,
+  store: ReplicaStore & Disposable,
+): ReplicaStore & Disposable {
+  return looked(store, (name, args, run) => {
+    const vm = name === 'prune' ? world.vm(args[0] as VmId) : undefined
+    if (vm) noteDroppable(vm, store)
+    return run()
+  })
+}
+
+/** Before each step of pruning: whatever it takes away must be what the pure function says now. */
+function noteDroppable(vm: ProtectedVm, store: ReplicaStore): void {
+  const policy = store.get(vm.vmId)?.policy
+  if (!policy) return
+  const points = store.points(vm.vmId).map((point) => ({ ...point, inUse: point.overlays.length > 0 }))
+  // Decided and not done: the next decision counts.
+  for (const point of points) vm.dropped.delete(pointName(point))
+  for (const decision of decideRetention({ points, policy }))
+    if (!decision.keep) vm.dropped.add(pointName(decision))
+}
