@@ -6,6 +6,8 @@ export type Sqlite = Database.Database
 export interface Migration {
   readonly name: string
   readonly sql: string
+  /** After `sql`, in the same transaction: what SQL alone cannot say. */
+  readonly step?: (db: Sqlite) => void
 }
 
 export interface OpenSqliteOptions {
@@ -44,6 +46,7 @@ export function openSqlite({ path, migrations, profile }: OpenSqliteOptions): Sq
     migrations.slice(version).forEach((migration, index) => {
       db.transaction(() => {
         db.exec(migration.sql)
+        migration.step?.(db)
         db.pragma(`user_version = ${version + index + 1}`)
       }).immediate()
     })

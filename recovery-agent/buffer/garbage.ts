@@ -25,35 +25,19 @@ export interface Garbage {
 }
 
 /** 8 KiB each. */
-const GROUPS_PER_TRANSACTION = 2048
+const PAGES_PER_TRANSACTION = 2048
 
 export function openGarbage(db: Sqlite, deltas: DeltaRows, leaves: LeafStore): Garbage {
-  // A skip scan over the first column of the key: one step for each tree, not for each group.
-  const nextTree = db.prepare<[string], { tree: string | null }>(
-    'SELECT min(tree) AS tree FROM leaf_groups WHERE tree > ?',
-  )
-  const lastGroup = db.prepare<[string], { last: number | null }>(
-    'SELECT max(group_index) AS last FROM leaf_groups WHERE tree = ?',
-  )
   const isNamed = db.prepare<[string]>('SELECT 1 FROM disks WHERE tree = ?')
-  const deadTrees = (inUse: ReadonlySet<string>) => {
-    const dead: string[] = []
-    for (let tree = nextTree.get('')?.tree; tree; tree = nextTree.get(tree)?.tree)
-      if (!inUse.has(tree) && !isNamed.get(tree)) dead.push(tree)
-    return dead
-  }
+  const deadTrees = (inUse: ReadonlySet<string>) =>
+    leaves.names().filter((tree) => !inUse.has(tree) && !isNamed.get(tree))
   return {
     *collect(inUse) {
       for (const delta of deltas.dead(inUse.delta)) {
         for (let more = true; more; yield) more = deltas.deleteSome(delta)
       }
       for (const tree of deadTrees(inUse.trees)) {
-        for (;;) {
-          const last = lastGroup.get(tree)?.last ?? -1
-          if (last < 0) break
-          leaves.truncate(tree, Math.max(0, last + 1 - GROUPS_PER_TRANSACTION))
-          yield
-        }
+        for (let more = true; more; yield) more = leaves.removeSome(tree, PAGES_PER_TRANSACTION)
       }
     },
   }

@@ -1,5 +1,5 @@
 import type { Migration } from '#shared/sqlite.ts'
-import { leafStoreSchema } from '../tree/leaf-store.ts'
+import { leafStoreSchema, treePagesMigration } from '../tree/leaf-store.ts'
 
 /**
  * buffer.db. A tree is named by its row in `disks`, so that a synchronization can build a second one beside it and
@@ -55,4 +55,5 @@ export const bufferMigrations: readonly Migration[] = [
       ${leafStoreSchema}
     `,
   },
+  treePagesMigration,
 ]

@@ -3,11 +3,11 @@
  * synchronization then sends only what differs.
  */
 import { BLOCK_BYTES, blockCountOf, isZeroBlock } from '#shared/blocks/block.ts'
-import { HASH_BYTES, leafOf, ZERO_GROUP } from '#shared/blocks/hash-tree.ts'
+import { leafOf } from '#shared/blocks/hash-tree.ts'
 import { LayerWriter } from '#shared/formats/qcow2/layer-writer.ts'
 import type { ServerId, VmId } from '#shared/ids.ts'
 import type { ReplicationPolicy } from '#shared/messages/policy.ts'
-import { type LeafStore, PendingTree } from '../tree/leaf-store.ts'
+import { PendingTree } from '../tree/leaf-store.ts'
 import { treeOf } from './catalog.ts'
 import type { ChainDisk } from './chain.ts'
 import type { ReplicaContext } from './context.ts'
@@ -91,7 +91,9 @@ function convert(
     const target = files.open(part, 'create')
     try {
       const writer = new LayerWriter(target)
-      const tree = new PendingTree(emptyLeaves(catalog.leaves), treeOf(vmId, diskId))
+      const tree = new PendingTree(catalog.leaves, treeOf(vmId, diskId))
+      // Nothing of the chain that is about to be replaced.
+      tree.resize(0)
       tree.resize(sizeBytes)
       copyBlocks({ sizeBytes, read: (buffer, offsetBytes) => source.read(buffer, offsetBytes), writer, tree })
       writer.seal({ sizeBytes, backingName: null })
@@ -110,15 +112,6 @@ function convert(
     }
   } finally {
     source.close()
-  }
-}
-
-/** Writes go to the real store; reads find nothing of the chain that is about to be replaced. */
-function emptyLeaves(leaves: LeafStore): LeafStore {
-  return {
-    ...leaves,
-    group: () => Buffer.from(ZERO_GROUP),
-    groupHashes: (_tree, count) => Buffer.alloc(count * HASH_BYTES),
   }
 }
 

@@ -1,5 +1,5 @@
 import type { Migration } from '#shared/sqlite.ts'
-import { leafStoreSchema } from '../tree/leaf-store.ts'
+import { leafStoreSchema, treePagesMigration } from '../tree/leaf-store.ts'
 
 /**
  * replica.db. It is the truth about which files count: a layer no row names is left over from an earlier life.
@@ -67,4 +67,5 @@ export const replicaMigrations: readonly Migration[] = [
       ${leafStoreSchema}
     `,
   },
+  treePagesMigration,
 ]

@@ -1,9 +1,12 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { BLOCK_BYTES, blockCountOf } from '#shared/blocks/block.ts'
 import { GROUP_BYTES, groupCountOf, HASH_BYTES, nodeOf, rootOf, ZERO_HASH } from '#shared/blocks/hash-tree.ts'
 import { openSqlite, type Sqlite } from '#shared/sqlite.ts'
-import { leafStoreSchema, openLeafStore, PendingTree } from './leaf-store.ts'
+import { leafStoreSchema, openLeafStore, PendingTree, treePagesMigration } from './leaf-store.ts'
 
 let db: Sqlite
 
@@ -11,7 +14,7 @@ beforeEach(() => {
   db = openSqlite({
     path: ':memory:',
     profile: 'control',
-    migrations: [{ name: 'trees', sql: leafStoreSchema }],
+    migrations: [{ name: 'trees', sql: leafStoreSchema }, treePagesMigration],
   })
 })
 
@@ -85,10 +88,13 @@ describe('a tree in a database', () => {
     other.flush()
     one.setLeaf(3, ZERO_HASH)
     one.flush()
-    expect(db.prepare('SELECT tree, group_index FROM leaf_groups ORDER BY tree').all()).toEqual([
-      { tree: 'one', group_index: 1 },
-      { tree: 'other', group_index: 0 },
+    expect(db.prepare('SELECT tree, page_index FROM tree_pages WHERE level = 0').all()).toEqual([
+      { tree: 'one', page_index: 1 },
+      { tree: 'other', page_index: 0 },
     ])
+    one.setLeaf(300, ZERO_HASH)
+    one.flush()
+    expect(store.names()).toEqual(['other'])
   })
 
   it('answers any range of nodes as it answers the whole disk, pending changes included', () => {
@@ -105,5 +111,84 @@ describe('a tree in a database', () => {
         )
       }
     }
+  })
+
+  it('forgets what a transaction wrote that was rolled back', () => {
+    const store = openLeafStore(db)
+    const tree = new PendingTree(store, 't')
+    tree.setLeaf(0, leaf(1))
+    tree.flush()
+    const sizeBytes = sizeOf(GROUPS * 256)
+    const before = tree.root(sizeBytes)
+    const failing = db.transaction(() => {
+      const other = new PendingTree(store, 't')
+      other.setLeaf(0, leaf(2))
+      other.setLeaf(300, leaf(2))
+      other.flush()
+      expect(other.root(sizeBytes)).not.toEqual(before)
+      throw new Error('rolled back')
+    })
+    expect(failing).toThrow('rolled back')
+    expect(new PendingTree(store, 't').root(sizeBytes)).toEqual(before)
+    expect(new PendingTree(store, 't').leaf(300)).toEqual(ZERO_HASH)
+  })
+
+  it('costs the changed paths, whatever the size of the disk', () => {
+    const TIB = 2 ** 40
+    const costs = [2 ** 30, 64 * 2 ** 30, TIB].map((sizeBytes) => {
+      const store = openLeafStore(db)
+      const tree = new PendingTree(store, `disk of ${sizeBytes}`)
+      const step = blockCountOf(sizeBytes) / 16
+      for (let i = 0; i < 16; i++) tree.setLeaf(i * step, leaf(1))
+      tree.flush()
+      const before = { ...store.counters }
+      for (let i = 0; i < 16; i++) tree.setLeaf(i * step + 1, leaf(2))
+      tree.root(sizeBytes)
+      tree.flush()
+      return store.counters.pagesRead - before.pagesRead + store.counters.pagesWritten - before.pagesWritten
+    })
+    // 16 groups, read for the change and once more for the flush, written once, and at most 16 + 2 pages above, read and written.
+    for (const cost of costs) expect(cost).toBeLessThanOrEqual(16 * 3 + 18 * 2)
+  })
+
+  it('packs what is pending: memory follows the changed leaves, and zeros cost nothing', () => {
+    const tree = new PendingTree(openLeafStore(db), 't')
+    for (let group = 0; group < 1000; group++) tree.setLeaf(group * 256, leaf(1))
+    tree.root(sizeOf(1000 * 256))
+    expect(tree.pendingBytes).toBeLessThan(300 * 1000)
+    for (let group = 0; group < 1000; group++) tree.setLeaf(group * 256, ZERO_HASH)
+    tree.root(sizeOf(1000 * 256))
+    expect(tree.pendingBytes).toBe(250 * 1000)
+    tree.flush()
+    expect(tree.pendingBytes).toBe(0)
+  })
+})
+
+describe('trees of version 1', () => {
+  const first = { name: 'trees', sql: leafStoreSchema }
+
+  it('are converted, and what was damaged in them stays known as damaged', () => {
+    const dir = mkdtempSync(join(tmpdir(), 'hotsite-tree-'))
+    const path = join(dir, 'trees.db')
+    const leaves = Buffer.alloc(GROUP_BYTES)
+    leaf(7).copy(leaves, 5 * HASH_BYTES)
+    const before = openSqlite({ path, profile: 'control', migrations: [first] })
+    const insert = before.prepare(
+      'INSERT INTO leaf_groups (tree, group_index, node, leaves) VALUES (?, ?, ?, ?)',
+    )
+    for (const group of [0, 3, 700]) insert.run('t', group, nodeOf(leaves, 1), leaves)
+    insert.run('rotten', 0, nodeOf(leaves, 1), Buffer.alloc(GROUP_BYTES, 9))
+    before.close()
+    const after = openSqlite({ path, profile: 'control', migrations: [first, treePagesMigration] })
+    const store = openLeafStore(after)
+    const sizeBytes = sizeOf(1000 * 256)
+    const model = new Map([0, 3, 700].map((group) => [group * 256 + 5, 7]))
+    expect(new PendingTree(store, 't').root(sizeBytes)).toEqual(modelRoot(model, sizeBytes))
+    expect(new PendingTree(store, 't').leaf(700 * 256 + 5)).toEqual(leaf(7))
+    expect(() => new PendingTree(store, 'rotten').leaf(0)).toThrow(
+      expect.objectContaining({ code: 'tree-damaged' }),
+    )
+    after.close()
+    rmSync(dir, { recursive: true })
   })
 })

@@ -55,6 +55,33 @@ export const replicationErrors = {
     action: 'Restart the agent; it goes on from the last sealed delta. Its log says why the worker ended.',
     retryable: true,
   },
+  'buffer-damaged': {
+    cause:
+      'A row of buffer.db, or the whole file, is not what was written: rot, another program, or a damaged disk.',
+    action:
+      'Nothing at once: hashes are compared and only what differs is sent. Check the disk that holds the data folder.',
+    retryable: true,
+  },
+  'tree-damaged': {
+    cause:
+      'The stored hashes of a disk contradict each other: rot, another program, or a damaged disk below them.',
+    action:
+      'Nothing at once: hashes are compared and only what differs is sent. Check the disk that holds the data folder.',
+    retryable: true,
+  },
+  'state-damaged': {
+    cause: 'The file state.db is not what was written: rot, another program, or a damaged disk below the data folder.',
+    action:
+      'Check that disk; restore state.db from a backup, or move it away and enable the protection of the VMs of this host again.',
+    retryable: false,
+  },
+  'tracker-wrong': {
+    cause:
+      'The change tracker of the hypervisor called blocks unchanged that were written: a defect, or a disk changed from outside.',
+    action:
+      'Nothing at once: the whole disk was scanned and the point is right. Update the hypervisor if it repeats.',
+    retryable: true,
+  },
   'layer-damaged': {
     cause: 'A file of the replica is not what was written: rot, another program, or a damaged file system.',
     action: 'Check the disk below the data folder; then let the VM synchronize anew into another folder.',
