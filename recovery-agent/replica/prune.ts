@@ -10,10 +10,11 @@ import { CLUSTER_BYTES } from '#shared/formats/qcow2/header.ts'
 import { readLayer } from '#shared/formats/qcow2/layer-reader.ts'
 import { mergeInto } from '#shared/formats/qcow2/merge.ts'
 import type { DiskId, VmId } from '#shared/ids.ts'
-import { decideRetention } from '#shared/policy/retention.ts'
+import { decideRetention, retentionOf } from '#shared/policy/retention.ts'
 import type { ReplicaRow } from './catalog.ts'
 import type { Chain, ChainPoint } from './chain.ts'
 import type { ReplicaContext } from './context.ts'
+import { mergeLayerLeaves } from './merge-leaves.ts'
 import { overlaysOn } from './overlays.ts'
 
 interface Merge {
@@ -44,9 +45,17 @@ function droppedSeqs(context: ReplicaContext, replica: ReplicaRow, chain: Chain)
   const overlays = context.catalog.overlays(replica.vmId)
   const points = chain
     .filter(({ state }) => state === 'point')
-    .map((point) => ({ ...point, inUse: overlaysOn(overlays, point).length > 0 }))
-  const policy =
-    replica.state === 'committed' ? { retentionPoints: 0, retentionIntervalSeconds: 0 } : replica.policy
+    .map((point) => ({
+      ...point,
+      inUse: overlaysOn(overlays, point).length > 0,
+      suspect: false,
+      damaged: false,
+    }))
+  const policy = retentionOf(
+    replica.state === 'committed'
+      ? { retentionPoints: 0, retentionIntervalSeconds: 0, appConsistentHours: 0 }
+      : replica.policy,
+  )
   const decisions = decideRetention({ points, policy })
   return new Set(decisions.filter(({ keep }) => !keep).map(({ seq }) => seq))
 }
@@ -61,6 +70,15 @@ export function applyMerge(context: ReplicaContext, vmId: VmId, { lower, upper }
     crash('replica.prune-disk-done')
   }
   catalog.transaction(() => {
+    const below = catalog.chain(vmId).findLast(({ seq }) => seq < lower.seq)
+    mergeLayerLeaves(catalog, {
+      vmId,
+      lower,
+      upper,
+      lowerHasBacking: (diskId) => below?.disks.some((disk) => disk.diskId === diskId) ?? false,
+      fileBytes: (diskId) => fileBytes(context, paths.layer(vmId, diskId, upper)),
+      nowMs: context.clock.now(),
+    })
     catalog.removeFromChain(vmId, lower.seq)
     for (const disk of upper.disks) {
       const path = paths.layer(vmId, disk.diskId, upper)
@@ -103,6 +121,15 @@ function mergeDisk(
   files.rename(lowerPath, upperPath)
   crash('replica.prune-renamed')
   files.syncFolder(paths.diskFolder(vmId, diskId))
+}
+
+function fileBytes({ files }: ReplicaContext, path: string): number {
+  const file = files.open(path, 'read')
+  try {
+    return file.sizeBytes()
+  } finally {
+    file.close()
+  }
 }
 
 function layerBytes({ files }: ReplicaContext, path: string): number {
