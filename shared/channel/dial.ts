@@ -10,13 +10,13 @@ import type { Logger } from '../log.ts'
 import type { ServerKeys } from '../trust/keys.ts'
 import { peekMembership } from '../trust/membership.ts'
 import { distrustOf } from './distrust.ts'
-import { maxFrameBytes } from './envelope.ts'
 import { clientHandshake, type ExpectedPeer, type VaultTrust } from './handshake.ts'
 import { handshakeRandom } from './key-schedule.ts'
 import { type ChannelLimits, limitsWith } from './limits.ts'
+import { messageWire } from './message-wire.ts'
 import type { Channel } from './port.ts'
 import { socketChannel } from './socket-channel.ts'
-import { channelPath, driveHandshake, raiseMaxPayload, tlsExporter } from './socket-handshake.ts'
+import { channelPath, driveHandshake, tlsExporter } from './socket-handshake.ts'
 
 export interface DialOptions {
   readonly host: string
@@ -135,17 +135,18 @@ function shakeHands(options: DialOptions, { socket, wire, limits, onChannel, onF
     trust,
     expectPeer: options.expectPeer,
   })
+  const messages = messageWire({ socket, wire, role: 'client' })
   driveHandshake({
     socket,
-    wire,
+    messages,
     machine,
     first: machine.first,
     limits,
     onEstablished(established) {
-      raiseMaxPayload(socket, maxFrameBytes(limits))
       const distrust = distrustOf({ established, trust: () => trust, clock: options.clock })
       const { clock, log } = options
-      onChannel(socketChannel({ socket, wire, role: 'client', established, limits, clock, log, distrust }))
+      const below = { socket, messages, wire, role: 'client' as const }
+      onChannel(socketChannel({ ...below, established, limits, clock, log, distrust }))
     },
     onFailed,
   })

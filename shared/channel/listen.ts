@@ -9,14 +9,14 @@ import type { Logger } from '../log.ts'
 import type { Rng } from '../rng.ts'
 import type { TlsIdentity } from '../trust/tls-identity.ts'
 import { distrustOf } from './distrust.ts'
-import { maxFrameBytes } from './envelope.ts'
 import { type Established, serverHandshake, type VaultTrust } from './handshake.ts'
 import { handshakeRandom } from './key-schedule.ts'
 import { type ChannelLimits, limitsWith } from './limits.ts'
+import { messageWire } from './message-wire.ts'
 import type { Channel, ChannelClosed } from './port.ts'
 import { refusals } from './refusals.ts'
 import { type SocketChannel, socketChannel } from './socket-channel.ts'
-import { channelPath, driveHandshake, raiseMaxPayload, tlsExporter } from './socket-handshake.ts'
+import { channelPath, driveHandshake, tlsExporter } from './socket-handshake.ts'
 import { type Strangers, strangers } from './strangers.ts'
 
 /** Something an operator may want to see: a refused connection, or a suspicious one. */
@@ -45,6 +45,8 @@ export interface ListenOptions {
   readonly onChannel: (channel: Channel) => void
   readonly onRefused: (event: ChannelEvent) => void
   readonly limits?: Partial<ChannelLimits> | undefined
+  /** Where payloads are received into, if there is room; undefined: into memory of their own. */
+  readonly payloadMemory?: ((sizeBytes: number) => Buffer | undefined) | undefined
   readonly versions?: readonly number[] | undefined
 }
 
@@ -199,6 +201,7 @@ interface Welcome {
 function welcome({ socket, wire, options, limits, pending, keep, onRefused }: Welcome): void {
   const { clock, log, rng, trust } = options
   const remote = remoteOf(wire)
+  const messages = messageWire({ socket, wire, role: 'server', payloadMemory: options.payloadMemory })
   const machine = serverHandshake({
     exporter: tlsExporter(wire),
     random: handshakeRandom(),
@@ -208,10 +211,9 @@ function welcome({ socket, wire, options, limits, pending, keep, onRefused }: We
   })
   const onEstablished = (established: Established) => {
     pending.proved(wire)
-    raiseMaxPayload(socket, maxFrameBytes(limits))
     const distrust = distrustOf({ established, trust: () => trust(established.peer.vaultId), clock })
     const shared = { limits, clock, rng, log, distrust }
-    const channel = socketChannel({ socket, wire, role: 'server', established, ...shared })
+    const channel = socketChannel({ socket, messages, wire, role: 'server', established, ...shared })
     // Removed between its Hello and its Proof.
     const unwelcome = distrust()
     if (unwelcome) {
@@ -220,7 +222,7 @@ function welcome({ socket, wire, options, limits, pending, keep, onRefused }: We
     } else keep(channel, remote)
   }
   const onFailed = ({ code, message }: HotsiteError) => onRefused({ code, message, remote })
-  driveHandshake({ socket, wire, machine, limits, onEstablished, onFailed })
+  driveHandshake({ socket, messages, machine, limits, onEstablished, onFailed })
 }
 
 function remoteOf(socket: Socket): string {

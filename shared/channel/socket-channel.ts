@@ -9,7 +9,7 @@ import { errorFromDocument, HotsiteError } from '../errors/hotsite-error.ts'
 import type { Logger } from '../log.ts'
 import type { Rng } from '../rng.ts'
 import { decodeMessage, encodeMessage } from './codec.ts'
-import { type Opener, opener, type SealedMessage, type Sealer, sealer } from './envelope.ts'
+import { maxFrameBytes, type Opener, opener, type Sealer, sealer } from './envelope.ts'
 import { type Established, handshakeMessages } from './handshake.ts'
 import { silenceCount } from './heartbeat.ts'
 import { inbox } from './inbox.ts'
@@ -17,6 +17,7 @@ import { laneOf, sendLanes } from './lanes.ts'
 import { type ChannelLimits, queuedMessageOverheadBytes } from './limits.ts'
 import { gmac } from './mac.ts'
 import type { Message } from './message.ts'
+import type { MessageWire } from './message-wire.ts'
 import type { Channel, ChannelClosed } from './port.ts'
 
 /** WebSocket close codes of applications: 4000 to 4999 (RFC 6455 §7.4.2). The reason text is our error code. */
@@ -25,7 +26,8 @@ export const closedInOrderCode = 1000
 
 export interface SocketChannelOptions {
   readonly socket: WebSocket
-  /** The TLS socket below, for counters and for writing the parts of a frame in one go. */
+  readonly messages: MessageWire
+  /** The TLS socket below, for counters. */
   readonly wire: Socket
   readonly role: 'client' | 'server'
   readonly established: Established
@@ -55,7 +57,7 @@ interface ReceivedMessage {
 }
 
 export function socketChannel(options: SocketChannelOptions): SocketChannel {
-  const { socket, wire, limits, clock, log, established } = options
+  const { socket, messages, wire, limits, clock, log, established } = options
   const { seal, open } = sessionCipher(options)
   const lanes = sendLanes<QueuedMessage>()
   const silence = silenceCount(limits.maxSilentIntervals)
@@ -114,7 +116,7 @@ export function socketChannel(options: SocketChannelOptions): SocketChannel {
   function write({ header, tail }: QueuedMessage): void {
     const sealed = seal.seal(header, tail)
     counted.framesSent += 1
-    sendSealed(socket, wire, sealed, pump)
+    messages.send(sealed, pump)
   }
 
   /** Hands queued messages to the socket while it takes them, and lets waiting senders go on at half the mark. */
@@ -206,19 +208,22 @@ export function socketChannel(options: SocketChannelOptions): SocketChannel {
     }
   }
 
-  // The payload of a message is then a piece of memory of its own: not copied here, and movable to another thread.
-  socket.binaryType = 'fragments'
-  socket.on('message', (data: Buffer | readonly Buffer[], isBinary: boolean) => {
-    silence.received()
-    if (reason) return
-    try {
-      if (!isBinary || Buffer.isBuffer(data))
-        throw new HotsiteError('channel-malformed', 'received a text message')
-      deliver(data)
-    } catch (error) {
-      fail(error)
-    }
-  })
+  messages.receive(
+    {
+      onMessage(fragments, isBinary) {
+        silence.received()
+        if (reason) return
+        try {
+          if (!isBinary) throw new HotsiteError('channel-malformed', 'received a text message')
+          deliver(fragments)
+        } catch (error) {
+          fail(error)
+        }
+      },
+      onBroken: fail,
+    },
+    maxFrameBytes(limits),
+  )
   socket.on('error', (error) => fail(socketError(error)))
   socket.on('close', (code, text) => {
     end(closedByPeer(code, text.toString()), 'drop')
@@ -261,20 +266,6 @@ function sessionCipher({ role, established, limits }: SocketChannelOptions): { s
     seal: sealer(sending, limits, handshakeMessages),
     open: opener(receiving, limits, handshakeMessages),
   }
-}
-
-/** One WebSocket message in fragments, so that the payload is not copied. The caller must not change it until sent. */
-export function sendSealed(socket: WebSocket, wire: Socket, sealed: SealedMessage, onSent: () => void): void {
-  const { head, tail, tag } = sealed
-  if (!tail) {
-    socket.send(Buffer.concat([head, tag]), { binary: true }, onSent)
-    return
-  }
-  wire.cork()
-  socket.send(head, { binary: true, fin: false })
-  socket.send(tail, { binary: true, fin: false })
-  socket.send(tag, { binary: true, fin: true }, onSent)
-  wire.uncork()
 }
 
 /** Control messages may be sent without awaiting: their rejection is then nobody's, and must not end the process. */

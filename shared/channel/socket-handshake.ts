@@ -8,13 +8,14 @@ import { type Established, type HandshakeMachine, refusalFrame } from './handsha
 import { exporterBytes, exporterLabel } from './key-schedule.ts'
 import type { ChannelLimits } from './limits.ts'
 import { noMac } from './mac.ts'
-import { closedByPeer, closedWithErrorCode, sendSealed, socketError } from './socket-channel.ts'
+import type { MessageWire } from './message-wire.ts'
+import { closedByPeer, closedWithErrorCode, socketError } from './socket-channel.ts'
 
 export const channelPath = '/channel'
 
 export interface DriveHandshakeOptions {
   readonly socket: WebSocket
-  readonly wire: Socket
+  readonly messages: MessageWire
   readonly machine: HandshakeMachine
   /** The client's first frame; the server waits for it. */
   readonly first?: Uint8Array
@@ -26,16 +27,16 @@ export interface DriveHandshakeOptions {
 }
 
 export function driveHandshake(options: DriveHandshakeOptions): void {
-  const { socket, wire, machine, limits } = options
+  const { socket, messages, machine, limits } = options
   const frameLimits = { maxHeaderBytes: limits.maxHandshakeFrameBytes, maxTailBytes: 0 }
   const outgoing = sealer(noMac, frameLimits, 0)
   const incoming = opener(noMac, frameLimits, 0)
 
-  const sendFrame = (header: Uint8Array) =>
-    sendSealed(socket, wire, outgoing.seal(header, undefined), () => undefined)
+  const sendFrame = (header: Uint8Array) => messages.send(outgoing.seal(header, undefined), () => undefined)
 
+  let over = false
   function stop(): void {
-    socket.off('message', onMessage)
+    over = true
     socket.off('error', onError)
     socket.off('close', onClose)
   }
@@ -50,10 +51,11 @@ export function driveHandshake(options: DriveHandshakeOptions): void {
     options.onFailed(error)
   }
 
-  function onMessage(data: Buffer, isBinary: boolean): void {
+  function onMessage(fragments: readonly Buffer[], isBinary: boolean): void {
+    if (over) return
     try {
       if (!isBinary) throw new HotsiteError('channel-malformed', 'received a text message')
-      const step = machine.receive(incoming.open(data).header)
+      const step = machine.receive(incoming.open(fragments).header)
       if (step.send) sendFrame(step.send)
       if (!step.established) return
       stop()
@@ -74,7 +76,7 @@ export function driveHandshake(options: DriveHandshakeOptions): void {
     fail(new HotsiteError('channel-refused', `the connection ended during the handshake: ${why.message}`))
   }
 
-  socket.on('message', onMessage)
+  messages.receive({ onMessage, onBroken: (error) => over || fail(error) }, limits.maxHandshakeFrameBytes)
   socket.on('error', onError)
   socket.on('close', onClose)
   if (options.first) sendFrame(options.first)
@@ -87,14 +89,4 @@ export function tlsExporter(wire: Socket): Buffer {
     exportKeyingMaterial(length: number, label: string, context: Buffer): Buffer
   }
   return tls.exportKeyingMaterial(exporterBytes, exporterLabel, Buffer.alloc(0))
-}
-
-/**
- * ws takes maxPayload once, before the handshake; a stranger must not make us buffer a frame of session size. The
- * receiver's field is not public API, so its absence is an error here rather than a limit that is silently off.
- */
-export function raiseMaxPayload(socket: WebSocket, bytes: number): void {
-  const receiver = (socket as unknown as { _receiver?: { _maxPayload?: unknown } })._receiver
-  assert(typeof receiver?._maxPayload === 'number', 'ws keeps its payload limit where 8.x kept it')
-  receiver._maxPayload = bytes
 }

@@ -14,6 +14,7 @@ import { dialChannel } from './dial.ts'
 import { sealer } from './envelope.ts'
 import { channelLimits } from './limits.ts'
 import { noMac } from './mac.ts'
+import { closedWithErrorCode } from './socket-channel.ts'
 import { eventually, testListener, testVault } from './testing.ts'
 import { rawSocket, tcpProxy } from './testing-attack.ts'
 
@@ -186,8 +187,7 @@ test('an oversize handshake frame is refused before it is buffered', async () =>
   const { socket } = await rawSocket(there.dialOptions(vault.server('x')))
   const closed = new Promise<number>((resolve) => socket.once('close', resolve))
   socket.send(Buffer.alloc(channelLimits.maxHandshakeFrameBytes + 1))
-  // 1009: message too big (RFC 6455 §7.4.1), sent by ws at the frame's header.
-  expect(await closed).toBe(1009)
+  expect(await closed).toBe(closedWithErrorCode)
   expect((await there.event('channel-oversize')).code).toBe('channel-oversize')
 })
 
