@@ -11,6 +11,7 @@ import { PendingTree } from '../tree/leaf-store.ts'
 import { treeOf } from './catalog.ts'
 import type { ChainDisk } from './chain.ts'
 import type { ReplicaContext } from './context.ts'
+import { type LeafGroup, leafGroupsOf } from './leaf-groups.ts'
 import { partSuffix } from './names.ts'
 import type { ReplicaDisk } from './port.ts'
 
@@ -62,6 +63,8 @@ export function adoptDisks(context: ReplicaContext, request: AdoptRequest): void
       },
       null,
     )
+    for (const { disk, groups, fileBytes } of adopted)
+      catalog.layerLeaves.put({ vmId, diskId: disk.diskId, seq: ref.seq }, groups(), fileBytes)
     for (const { tree } of adopted) tree.flush()
     catalog.putReplica({
       vmId,
@@ -75,6 +78,13 @@ export function adoptDisks(context: ReplicaContext, request: AdoptRequest): void
   crash('replica.adopt-committed')
 }
 
+interface Adopted {
+  readonly disk: ChainDisk
+  readonly tree: PendingTree
+  readonly groups: () => Generator<readonly [groupIndex: number, group: LeafGroup], void>
+  readonly fileBytes: number
+}
+
 function convert(
   { catalog, files, paths }: ReplicaContext,
   {
@@ -82,7 +92,7 @@ function convert(
     ref,
     disk,
   }: { vmId: VmId; ref: { epoch: number; seq: number }; disk: AdoptRequest['disks'][number] },
-): { disk: ChainDisk; tree: PendingTree } {
+): Adopted {
   const { diskId, sizeBytes } = disk
   files.ensureFolder(paths.diskFolder(vmId, diskId))
   const part = paths.layer(vmId, diskId, ref) + partSuffix
@@ -106,6 +116,13 @@ function convert(
           storedBytes: files.storedBytes(part),
         },
         tree,
+        groups: () =>
+          leafGroupsOf({
+            entries: writer.entries(),
+            hasBacking: false,
+            leaf: (blockIndex) => tree.leaf(blockIndex),
+          }),
+        fileBytes: target.sizeBytes(),
       }
     } finally {
       target.close()

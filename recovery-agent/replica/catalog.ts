@@ -5,6 +5,8 @@ import { type ReplicationPolicy, replicationPolicy } from '#shared/messages/poli
 import type { Sqlite } from '#shared/sqlite.ts'
 import { type LeafStore, openLeafStore } from '../tree/leaf-store.ts'
 import type { Chain, ChainDisk, ChainPoint } from './chain.ts'
+import { DamageRows } from './damage.ts'
+import { LayerLeaves } from './layer-leaves.ts'
 import type { DeltaHeader, ReplicaDisk } from './port.ts'
 
 export interface ReplicaRow {
@@ -32,11 +34,15 @@ type Row = Readonly<Record<string, unknown>>
 
 export class Catalog {
   readonly leaves: LeafStore
+  readonly layerLeaves: LayerLeaves
+  readonly damage: DamageRows
   readonly #db: Sqlite
 
   constructor(db: Sqlite) {
     this.#db = db
     this.leaves = openLeafStore(db)
+    this.layerLeaves = new LayerLeaves(db)
+    this.damage = new DamageRows(db)
   }
 
   transaction<T>(work: () => T): T {
@@ -123,6 +129,8 @@ export class Catalog {
   removeFromChain(vmId: VmId, seq: number): void {
     this.#run('DELETE FROM points WHERE vm_id = ? AND seq = ?', vmId, seq)
     this.#run('DELETE FROM point_disks WHERE vm_id = ? AND seq = ?', vmId, seq)
+    this.layerLeaves.removeMember(vmId, seq)
+    this.damage.removeMember(vmId, seq)
   }
 
   manifest(vmId: VmId, seq: number): Buffer | null {

@@ -94,9 +94,8 @@ export class ReceivingDelta {
     const { crash, files } = this.#context
     const base = chain.at(-1)
     for (const disk of this.#disks.values()) {
-      const isInBase = base?.disks.some(({ diskId }) => diskId === disk.diskId) ?? false
       disk.seal({
-        backingName: base && isInBase ? layerName(base) : null,
+        backingName: base && hasLayer(chain, disk.diskId) ? layerName(base) : null,
         hidden: hiddenBytes(chain, disk),
         crash,
       })
@@ -143,6 +142,10 @@ export class ReceivingDelta {
       },
       manifest.encoded,
     )
+    for (const disk of disks) {
+      const key = { vmId, diskId: disk.diskId, seq }
+      catalog.layerLeaves.put(key, disk.leafGroups(hasLayer(chain, disk.diskId)), disk.fileBytes())
+    }
     for (const disk of disks) disk.tree.flush()
     for (const { diskId } of chain.at(-1)?.disks ?? []) {
       if (!this.#disks.has(diskId)) catalog.dropTree(vmId, diskId)
@@ -155,4 +158,9 @@ export class ReceivingDelta {
     this.#isClosed = true
     for (const disk of this.#disks.values()) disk.close()
   }
+}
+
+/** The newest member has the disk, so that a new layer of it stands on that. */
+function hasLayer(chain: Chain, diskId: DiskId): boolean {
+  return chain.at(-1)?.disks.some((disk) => disk.diskId === diskId) ?? false
 }

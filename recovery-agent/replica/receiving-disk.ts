@@ -10,6 +10,7 @@ import { PendingTree } from '../tree/leaf-store.ts'
 import type { ReplicaCrash } from './crash-points.ts'
 import type { ReplicaFiles } from './files.ts'
 import { Journal, type JournalEntry } from './journal.ts'
+import { type LeafGroup, leafGroupsOf } from './leaf-groups.ts'
 import { journalSuffix, partSuffix } from './names.ts'
 import type { BlockBatch, ReplicaDisk } from './port.ts'
 
@@ -147,6 +148,16 @@ export class ReceivingDisk {
 
   changedBytes(): number {
     return this.#writer.changedBytes()
+  }
+
+  /** Where each block of the sealed layer is and what it hashes to. */
+  leafGroups(hasBacking: boolean): Generator<readonly [groupIndex: number, group: LeafGroup], void> {
+    const leaf = (blockIndex: number) => this.tree.leaf(blockIndex)
+    return leafGroupsOf({ entries: this.#writer.entries(), hasBacking, leaf })
+  }
+
+  fileBytes(): number {
+    return this.#file.sizeBytes()
   }
 
   close(): void {

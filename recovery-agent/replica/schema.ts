@@ -1,5 +1,6 @@
 import type { Migration } from '#shared/sqlite.ts'
 import { leafStoreSchema, treePagesMigration } from '../tree/leaf-store.ts'
+import { proofMigration } from './proof-schema.ts'
 
 /**
  * replica.db. It is the truth about which files count: a layer no row names is left over from an earlier life.
@@ -68,4 +69,5 @@ export const replicaMigrations: readonly Migration[] = [
     `,
   },
   treePagesMigration,
+  proofMigration,
 ]

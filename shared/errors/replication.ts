@@ -70,7 +70,8 @@ export const replicationErrors = {
     retryable: true,
   },
   'state-damaged': {
-    cause: 'The file state.db is not what was written: rot, another program, or a damaged disk below the data folder.',
+    cause:
+      'The file state.db is not what was written: rot, another program, or a damaged disk below the data folder.',
     action:
       'Check that disk; restore state.db from a backup, or move it away and enable the protection of the VMs of this host again.',
     retryable: false,
@@ -86,6 +87,26 @@ export const replicationErrors = {
     cause: 'A file of the replica is not what was written: rot, another program, or a damaged file system.',
     action: 'Check the disk below the data folder; then let the VM synchronize anew into another folder.',
     retryable: false,
+  },
+  'point-damaged': {
+    cause:
+      'Blocks of the recovery point are not what was attested when it came: the disk of the target rots.',
+    action:
+      'Use the newest sound point that the message names. What the source still has is healed by itself; check the disk of the target.',
+    retryable: true,
+  },
+  'replica-damaged': {
+    cause:
+      'Blocks that rest at the target are not what was attested, and the source no longer has them as they were.',
+    action:
+      'Check the disk of the target. The points named are not served and go with retention; the newest state is synchronized anew by itself.',
+    retryable: true,
+  },
+  'catalog-damaged': {
+    cause: 'A row of replica.db is not what was written: rot, another program, or a damaged disk below it.',
+    action:
+      'Nothing at once: rows are made anew from the layers and the copies beside them. Check the disk that holds the replicas.',
+    retryable: true,
   },
   'point-in-use': {
     cause: 'A test failover or a failed-over VM stands on a point of this replica.',

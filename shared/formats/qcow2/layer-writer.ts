@@ -114,6 +114,11 @@ export class LayerWriter {
     }
   }
 
+  /** Blocks that are not absent, ascending. */
+  entries(): Generator<readonly [blockIndex: number, state: BlockState]> {
+    return this.#map.entries()
+  }
+
   /** Bytes of data clusters and zero blocks in this layer. */
   changedBytes(): number {
     let count = 0
