@@ -49,6 +49,8 @@ export const limits = {
   agentReportMs: 30_000,
   /** A token bucket holds at most this much of its rate: bursts stay short. */
   throttleBurstMs: 250,
+  /** Whoever waits for a time of the week looks at the wall clock at least this often: it may be set anew. */
+  timetableLookMs: 60_000,
 } as const
 
 assert(limits.durableEveryPayloadBytes * 2 <= limits.creditBytes, 'half a window makes the next grant')

@@ -10,8 +10,14 @@ interface Waiting {
 export class Turns {
   readonly #waiting = new Set<Waiting>()
   readonly #lastTurn = new Map<VmId, number>()
+  readonly #now: () => number
   #turn = 0
   #busy = false
+
+  /** `now`: the clock that deadlines are read on. */
+  constructor(now: () => number) {
+    this.#now = now
+  }
 
   /** Runs `send` when it is this VM's turn. Turns do not overlap. */
   async take<T>(
@@ -59,6 +65,7 @@ export class Turns {
     const chosen = nextTurn(
       [...this.#waiting].map(({ contender }) => contender),
       this.#turn,
+      this.#now(),
     )
     const waiting = [...this.#waiting].find(({ contender }) => contender === chosen)
     if (!waiting) return

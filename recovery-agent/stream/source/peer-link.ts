@@ -10,7 +10,7 @@ import { Conversation } from './conversation.ts'
 
 /** The source's side of the one channel to a target agent, shared by all VMs that replicate to it. */
 export class PeerLink {
-  readonly turns = new Turns()
+  readonly turns: Turns
   readonly #clock: Clock
   readonly #log: Logger
   readonly #conversations = new Map<VmId, Conversation>()
@@ -19,6 +19,7 @@ export class PeerLink {
 
   constructor(options: { readonly clock: Clock; readonly log: Logger }) {
     this.#clock = options.clock
+    this.turns = new Turns(() => this.#clock.now())
     this.#log = options.log
   }
 
