@@ -10,7 +10,7 @@ import { systemRng } from '#shared/rng.ts'
 import { loadCoordinatorConfig } from './config.ts'
 import { startCoordinator } from './coordinator.ts'
 import { loadVaultKey, vaultKeyPath } from './registration/vault-key.ts'
-import type { ScriptedAgent } from './testing/scripted-site.ts'
+import type { ScriptedAgent } from './testing/scripted-agent.ts'
 import { eventually, pairedSites, protectedShop, TestCoordinator } from './testing/test-coordinator.ts'
 
 const on = (dataDir: string) => ({

@@ -40,6 +40,10 @@ export interface CoordinatorLimits {
   /** The same refusal of one server becomes an event this often; the log has every one. */
   readonly refusalRepeatMs: number
   readonly keepEvents: number
+  /** With their steps, some 10 KiB each; jobs that go on are not counted out. */
+  readonly keepJobs: number
+  /** Changes of protected VMs: the renewal of a ticket makes one a day and VM. */
+  readonly keepHistory: number
   readonly keepOutboxMs: number
   readonly janitorMs: number
   /** Keepers (fences, tickets) look this often. */
@@ -66,6 +70,8 @@ export const coordinatorLimits: CoordinatorLimits = {
   maxCommandsInFlight: 256,
   refusalRepeatMs: 15 * minuteMs,
   keepEvents: 100_000,
+  keepJobs: 20_000,
+  keepHistory: 100_000,
   keepOutboxMs: 14 * dayMs,
   janitorMs: 10 * minuteMs,
   keeperMs: 1_000,

@@ -15,3 +15,6 @@ export const adminLimits = {
   maxListed: 1_000,
   maxNameCharacters: 200,
 } as const
+
+/** Of an exported seed. Fewer bytes make many files; a file system for every stick takes less than 4 GiB in one. */
+export const seedPartBytes = { least: 16 * 2 ** 20, usual: 4 * 2 ** 30 - 2 ** 20, most: 2 ** 40 } as const

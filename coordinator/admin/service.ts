@@ -49,20 +49,42 @@ export interface CoordinatorService {
 
   listVms(): Promise<readonly VmView[]>
   showVm(vm: string): Promise<VmView>
-  protect(vm: string, options: { policy?: Partial<ReplicationPolicy> }): Promise<JobView>
+  /** startAtMs: the first copy begins no earlier. Throws `start-time-invalid`. */
+  protect(vm: string, options: { policy?: Partial<ReplicationPolicy>; startAtMs?: number }): Promise<JobView>
+  /**
+   * Offline: protects a VM, or goes on with one that waits for its seed, by writing its disks into a folder of the source
+   * host. The policy only with the first.
+   */
+  exportSeed(
+    vm: string,
+    options: { folder: string; partBytes: number; policy?: Partial<ReplicationPolicy> },
+  ): Promise<JobView>
+  /** The folder, carried to the target host. */
+  importSeed(vm: string, options: { folder: string }): Promise<JobView>
   unprotect(vm: string, options: { keepReplica: boolean }): Promise<JobView>
   setPolicy(vm: string, policy: Partial<ReplicationPolicy>): Promise<JobView>
   pause(vm: string): Promise<JobView>
   resume(vm: string): Promise<JobView>
+  /** Also begins one that waits. */
   resync(vm: string): Promise<JobView>
+  /** Begins one that waits, also that of a first copy. Throws `resync-not-waiting`. */
+  approveResync(vm: string): Promise<void>
+  verify(vm: string, options: { percent: number }): Promise<JobView>
 
   listPoints(vm: string): Promise<readonly PointView[]>
   pinPoint(vm: string, point: PointChoice, pinned: boolean): Promise<void>
 
-  testFailover(vm: string, options: { point: PointChoice; network: string | null }): Promise<JobView>
+  /** verify false: the blocks of the point are not read and proved before the VM starts on them. */
+  testFailover(
+    vm: string,
+    options: { point: PointChoice; network: string | null; verify?: boolean },
+  ): Promise<JobView>
   cleanupTest(vm: string, options: { notes: string; outcome: 'passed' | 'failed' }): Promise<JobView>
-  plannedFailover(vm: string): Promise<JobView>
-  unplannedFailover(vm: string, options: { point: PointChoice; shutDownSource: boolean }): Promise<JobView>
+  plannedFailover(vm: string, options?: { verify?: boolean }): Promise<JobView>
+  unplannedFailover(
+    vm: string,
+    options: { point: PointChoice; shutDownSource: boolean; verify?: boolean },
+  ): Promise<JobView>
   changePoint(vm: string, options: { point: PointChoice }): Promise<JobView>
   commit(vm: string): Promise<JobView>
   reverse(vm: string): Promise<JobView>

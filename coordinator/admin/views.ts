@@ -1,7 +1,7 @@
 /** What the admin socket answers: shapes for the CLI, the OpenAPI description and anyone with curl. Times are ms since 1970. */
 import { z } from 'zod'
 import { replicationPolicy } from '#shared/messages/policy.ts'
-import { pointReport } from '#shared/messages/reports.ts'
+import { diskProof, pointReport, replicationReport } from '#shared/messages/reports.ts'
 
 export const errorView = z.object({
   code: z.string(),
@@ -84,6 +84,14 @@ export const vmView = z.object({
   stateText: z.string(),
   health: z.enum(['none', 'normal', 'warning', 'critical']),
   healthReasons: z.array(z.string()),
+  /** The same with how bad each is and what answers it, if a command does. */
+  healthFindings: z.array(
+    z.object({
+      severity: z.enum(['warning', 'critical']),
+      text: z.string(),
+      command: z.string().nullable(),
+    }),
+  ),
   allowedOperations: z.array(z.string()),
   epoch: z.int().nullable(),
   dataAgeMs: z.number().nullable(),
@@ -97,7 +105,19 @@ export const vmView = z.object({
   target: z.object({ vmmServer: z.string(), host: z.string() }).nullable(),
   policy: replicationPolicy.nullable(),
   points: z.int(),
-  progress: z.object({ doneBytes: z.int(), totalBytes: z.int() }).nullable(),
+  progress: replicationReport.shape.progress,
+  /** A synchronization that is due and has not begun to send: cause, estimate, and what it waits for. */
+  resync: replicationReport.shape.resync.removeDefault(),
+  /** Per disk the worse of what source and target have proved; empty: neither has reported yet. */
+  proof: z.array(diskProof),
+  /** Of the buffer and the link, at the source. */
+  forecast: replicationReport.shape.forecast.removeDefault(),
+  /** Added to each cycle until the merges at the target have caught up. */
+  slowedByMs: z.int(),
+  /** Bytes still to be merged at the target. */
+  mergeDebtBytes: z.int(),
+  /** Offline: the newest complete export. null: none, or the first copy is done. */
+  seed: z.object({ folder: z.string(), files: z.int(), bytes: z.int(), exportedAtMs: z.number() }).nullable(),
   lastCycle: z
     .object({
       seq: z.int(),

@@ -194,7 +194,7 @@ describe('options arrive as they were meant', () => {
 
   it('of a failover', async () => {
     await quick('failover', 'unplanned', 'shop', '--point', '1.6', '--yes')
-    const options = { point: '1.6', shutDownSource: false }
+    const options = { point: '1.6', shutDownSource: false, verify: true }
     expect(service.calls.at(-1)).toEqual({ name: 'unplannedFailover', args: ['shop', options] })
     await quick('failover', 'cleanup-test', 'shop', '--outcome', 'failed', '--notes', 'no login')
     expect(service.calls.at(-1)?.args).toEqual(['shop', { outcome: 'failed', notes: 'no login' }])

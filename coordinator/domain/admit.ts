@@ -9,7 +9,11 @@ export interface ActiveJob {
 }
 
 export type Admission =
-  | { readonly kind: 'accepted' }
+  | {
+      readonly kind: 'accepted'
+      /** A job that is ended for it. */
+      readonly insteadOf?: string
+    }
   /** The same request is under way already: answer with its job. */
   | { readonly kind: 'recognised'; readonly jobId: string }
   | { readonly kind: 'denied'; readonly code: 'vm-busy' | 'operation-not-allowed'; readonly reason: string }
@@ -21,11 +25,16 @@ export interface AdmissionInput {
   readonly verdict: OperationVerdict
 }
 
+/** A disaster does not wait until blocks were read again. */
+const givesWay = (active: ActiveJob, operation: Operation): boolean =>
+  active.kind === 'verify' && operation === 'unplannedFailover'
+
 /** A repeated request is accepted once, recognised, or denied; never run twice (DESIGN §7). */
 export function admit({ operation, params, active, verdict }: AdmissionInput): Admission {
   if (active) {
     if (active.kind === operation && active.params === params)
       return { kind: 'recognised', jobId: active.jobId }
+    if (givesWay(active, operation) && verdict.allowed) return { kind: 'accepted', insteadOf: active.jobId }
     return {
       kind: 'denied',
       code: 'vm-busy',

@@ -28,6 +28,12 @@ const table: readonly {
   readonly allowed: readonly VmOperation[]
 }[] = [
   { name: 'enabling', protection: { kind: 'enabling' }, allowed: ['unprotect'] },
+  {
+    name: 'waiting for a seed',
+    protection: { kind: 'awaitingSeed' },
+    points: 0,
+    allowed: ['unprotect', 'exportSeed', 'importSeed'],
+  },
   { name: 'first copy', protection: { kind: 'initialReplication' }, allowed: ['unprotect'] },
   {
     name: 'protected',
@@ -37,6 +43,7 @@ const table: readonly {
       'setPolicy',
       'pause',
       'resync',
+      'verify',
       'testFailover',
       'plannedFailover',
       'unplannedFailover',
@@ -52,12 +59,12 @@ const table: readonly {
     name: 'protected, test running: replication may be steered, and a disaster does not wait',
     protection: { kind: 'protected' },
     test: running,
-    allowed: ['setPolicy', 'pause', 'resync', 'cleanupTest', 'unplannedFailover'],
+    allowed: ['setPolicy', 'pause', 'resync', 'verify', 'cleanupTest', 'unplannedFailover'],
   },
   {
     name: 'paused',
     protection: { kind: 'paused' },
-    allowed: ['unprotect', 'setPolicy', 'resume', 'testFailover', 'unplannedFailover'],
+    allowed: ['unprotect', 'setPolicy', 'resume', 'verify', 'testFailover', 'unplannedFailover'],
   },
   {
     name: 'resynchronizing: only the unplanned failover is left',

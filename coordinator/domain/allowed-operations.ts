@@ -8,6 +8,9 @@ export const operations = [
   'pause',
   'resume',
   'resync',
+  'verify',
+  'exportSeed',
+  'importSeed',
   'testFailover',
   'cleanupTest',
   'plannedFailover',
@@ -17,7 +20,7 @@ export const operations = [
   'reverse',
 ] as const
 export type VmOperation = (typeof operations)[number]
-/** `protect` makes the protected VM, so it has no state to be judged by. */
+/** `protect` makes the protected VM, so it has no state to be judged by; so does the first `exportSeed`. */
 export type Operation = VmOperation | 'protect'
 
 export type OperationVerdict =
@@ -30,6 +33,9 @@ export interface OperationInput {
   /** Recovery points complete at the target. */
   readonly pointCount: number
 }
+
+/** What may be asked of a VM that nobody protects. */
+export const plainOperations = ['protect', 'exportSeed'] as const satisfies readonly Operation[]
 
 const yes: OperationVerdict = { allowed: true }
 const no = (reason: string): OperationVerdict => ({ allowed: false, reason })
@@ -55,6 +61,11 @@ export function judge(operation: VmOperation, input: OperationInput): OperationV
     case 'resync':
     case 'pause':
       return protection.kind === 'protected' || protection.kind === 'resynchronizing' ? yes : no(whileNot)
+    case 'verify':
+      return judgeVerify(input)
+    case 'exportSeed':
+    case 'importSeed':
+      return protection.kind === 'awaitingSeed' ? yes : no(whileNot)
     case 'resume':
       return protection.kind === 'paused' ? yes : no(whileNot)
     case 'cleanupTest':
@@ -92,6 +103,7 @@ function judgeUnprotect({ protection, test }: OperationInput): OperationVerdict 
     // A removal that broke off is asked for again.
     case 'disabling':
     case 'enabling':
+    case 'awaitingSeed':
     case 'initialReplication':
     case 'protected':
     case 'paused':
@@ -102,6 +114,13 @@ function judgeUnprotect({ protection, test }: OperationInput): OperationVerdict 
     default:
       return assertNever(protection)
   }
+}
+
+/** A resynchronization compares everything itself, and what it replaces meanwhile would look like damage. */
+function judgeVerify({ protection, pointCount }: OperationInput): OperationVerdict {
+  if (protection.kind !== 'protected' && protection.kind !== 'paused')
+    return no(`the VM is ${protectionText(protection)}`)
+  return pointCount > 0 ? yes : no('no recovery point is complete at the target yet')
 }
 
 function judgeTest({ protection, test, pointCount }: OperationInput): OperationVerdict {

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
-import { dataAge, describeMs, type HealthInput, judgeHealth } from './health.ts'
+import { dataAge, type HealthInput, judgeHealth } from './health.ts'
 import { endOfJob, jobHasEnded, jobMayBecome, retryAfterMs, stepHasEnded, stepMayBecome } from './jobs.ts'
+import { describeMs } from './quantities.ts'
 import { type StatusInput, verdictOf, whatNeedsAPerson } from './status.ts'
 
 const healthy: HealthInput = {
@@ -12,6 +13,17 @@ const healthy: HealthInput = {
   errors: [],
   fencePending: false,
   bufferFill: 0.1,
+  engine: {
+    nowMs: 0,
+    proof: [],
+    proofHours: 0,
+    proofSinceMs: 0,
+    resync: null,
+    forecast: null,
+    slowedByMs: 0,
+    mergeDebtBytes: 0,
+    points: [],
+  },
 }
 const landing = { overlayId: 'o' as never, point: { epoch: 1, seq: 1 }, capturedAtMs: 1 }
 
@@ -129,7 +141,7 @@ describe('status', () => {
     name: 'shop',
     state: 'protected',
     health: 'normal',
-    healthReasons: [],
+    healthFindings: [],
     testFailover: { state: 'none' },
     lastDrill: { atMs: 1_000, ok: true },
   }
@@ -172,9 +184,15 @@ describe('status', () => {
       name: 'db',
       state: 'failoverFailed',
       health: 'critical',
-      healthReasons: ['x'],
+      healthFindings: [{ severity: 'critical', text: 'x', command: null }],
     } as const
-    const over = { ...vm, name: 'web', state: 'failedOver', health: 'warning', healthReasons: ['y'] } as const
+    const over = {
+      ...vm,
+      name: 'web',
+      state: 'failedOver',
+      health: 'warning',
+      healthFindings: [{ severity: 'warning', text: 'y', command: null }],
+    } as const
     expect(commands({ vms: [over, failed, { ...vm, lastDrill: null }] })).toEqual([
       'hotsite failover unplanned db',
       'hotsite failover commit web',

@@ -2,7 +2,9 @@
  * Health of a protected VM. The rules are those of Hyper-V Replica (missed cycles, last sync over an hour ago, paused,
  * resynchronizing), said in data age, because that is what a disaster costs; job colours are not.
  */
-import type { Protection } from './protection.ts'
+import { type EngineState, engineReasons } from './engine-health.ts'
+import { isReplicating, type Protection } from './protection.ts'
+import { describeMs } from './quantities.ts'
 
 export type Health = 'none' | 'normal' | 'warning' | 'critical'
 
@@ -22,11 +24,14 @@ export interface HealthInput {
   /** The old source was not yet told that the VM runs elsewhere. */
   readonly fencePending: boolean
   readonly bufferFill: number | null
+  readonly engine: EngineState
 }
 
 export interface HealthReason {
   readonly severity: 'warning' | 'critical'
   readonly text: string
+  /** What answers it: "hotsite <command> <VM> <options>". */
+  readonly answer?: { readonly command: string; readonly options: string }
 }
 
 export interface HealthVerdict {
@@ -41,7 +46,12 @@ export const criticalAgeMs = (copyFrequencySeconds: number): number =>
   Math.max(3_600_000, 4 * copyFrequencySeconds * 1000)
 
 export function judgeHealth(input: HealthInput): HealthVerdict {
-  const reasons = [...ofState(input.protection), ...ofAge(input), ...ofParts(input)]
+  const reasons = [
+    ...ofState(input.protection, input.engine),
+    ...ofAge(input),
+    ...ofParts(input),
+    ...(isReplicating(input.protection) ? engineReasons(input.engine) : []),
+  ]
   const worst = reasons.some(({ severity }) => severity === 'critical')
     ? 'critical'
     : reasons.length > 0
@@ -51,26 +61,34 @@ export function judgeHealth(input: HealthInput): HealthVerdict {
   return { health: worst, reasons: reasons.toSorted((a, b) => order[a.severity] - order[b.severity]) }
 }
 
-const warning = (text: string): HealthReason => ({ severity: 'warning', text })
+const warning = (text: string, command?: string): HealthReason => ({
+  severity: 'warning',
+  text,
+  ...(command === undefined ? {} : { answer: { command, options: '' } }),
+})
 const critical = (text: string): HealthReason => ({ severity: 'critical', text })
 
-function ofState(protection: Protection): readonly HealthReason[] {
+function ofState(protection: Protection, { resync }: EngineState): readonly HealthReason[] {
   switch (protection.kind) {
+    case 'awaitingSeed':
+      return [warning('the first copy waits for its seed: nothing can be failed over yet')]
     case 'enabling':
     case 'initialReplication':
       return [warning('the first copy is not complete: nothing can be failed over yet')]
     case 'paused':
-      return [warning('replication is paused')]
+      return [warning('replication is paused', 'vm resume')]
     case 'resynchronizing':
+      // What waits for a person or a time says so itself, with the command.
+      if (resync && resync.waitsFor !== 'estimating') return []
       return [warning(`resynchronizing (${protection.cause}); the existing recovery points remain usable`)]
     case 'failingOver':
       return [warning('a failover is under way')]
     case 'failoverFailed':
       return [critical(`the failover stopped at ${protection.step}: ${protection.reason}`)]
     case 'failedOver':
-      return [warning('failed over; choose another point or commit')]
+      return [warning('failed over; choose another point or commit', 'failover commit')]
     case 'committed':
-      return [warning('runs unprotected until replication is reversed')]
+      return [warning('runs unprotected until replication is reversed', 'failover reverse')]
     case 'reversing':
       return [warning('runs unprotected until the reversed replication has its first point')]
     case 'protected':
@@ -104,15 +122,6 @@ function ofParts(input: HealthInput): readonly HealthReason[] {
   if (input.bufferFill !== null && input.bufferFill > 0.8)
     reasons.push(warning(`the buffer of the source agent is ${Math.round(input.bufferFill * 100)} % full`))
   return reasons
-}
-
-/** "45 s", "12 min", "3.5 h", "2.1 days" */
-export function describeMs(ms: number): string {
-  const seconds = Math.max(0, ms) / 1000
-  if (seconds < 120) return `${Math.round(seconds)} s`
-  if (seconds < 7_200) return `${Math.round(seconds / 60)} min`
-  if (seconds < 172_800) return `${(seconds / 3600).toFixed(1)} h`
-  return `${(seconds / 86_400).toFixed(1)} days`
 }
 
 /**

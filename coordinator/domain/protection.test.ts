@@ -46,7 +46,8 @@ const events: Readonly<Record<string, ProtectionEvent>> = {
 /** Everything that is allowed; whatever is not named here is refused. */
 const allowed: Readonly<Record<ProtectionKind, Readonly<Record<string, ProtectionKind>>>> = {
   enabling: { replicationStarted: 'initialReplication', disableBegan: 'disabling' },
-  initialReplication: { ready: 'protected', disableBegan: 'disabling' },
+  awaitingSeed: { replicationStarted: 'initialReplication', disableBegan: 'disabling' },
+  initialReplication: { seedReturned: 'awaitingSeed', ready: 'protected', disableBegan: 'disabling' },
   protected: {
     paused: 'paused',
     resyncBegan: 'resynchronizing',

@@ -2,6 +2,7 @@
  * The state of a protected VM. Every change of it goes through `transition`; nothing else assigns one.
  *
  *   enabling ──▶ initialReplication ──▶ protected ◀──▶ paused
+ *   awaitingSeed ◀──▶ ┘                   (offline: the first copy is carried)
  *                                         ▲  │  ▲        │
  *                                         │  │  └─▶ resynchronizing(cause) ◀┘
  *                                         │  ▼
@@ -37,6 +38,8 @@ export interface Landing {
 
 export type Protection =
   | { readonly kind: 'enabling' }
+  /** Offline: the disks are written to a folder, carried, and imported at the target. Nothing replicates meanwhile. */
+  | { readonly kind: 'awaitingSeed' }
   | { readonly kind: 'initialReplication' }
   | ReplicatingState
   | {
@@ -62,6 +65,8 @@ export type ProtectionKind = Protection['kind']
 
 export type ProtectionEvent =
   | { readonly kind: 'replicationStarted' }
+  /** An import was given up after replication had started: the seed can be imported again. */
+  | { readonly kind: 'seedReturned' }
   /** A point is complete at the target and the VM is defined there. */
   | { readonly kind: 'ready' }
   | { readonly kind: 'paused' }
@@ -94,7 +99,11 @@ export function transition(state: Protection, event: ProtectionEvent): Transitio
 function nextState(state: Protection, event: ProtectionEvent): Protection | undefined {
   switch (event.kind) {
     case 'replicationStarted':
-      return state.kind === 'enabling' ? { kind: 'initialReplication' } : undefined
+      return state.kind === 'enabling' || state.kind === 'awaitingSeed'
+        ? { kind: 'initialReplication' }
+        : undefined
+    case 'seedReturned':
+      return state.kind === 'initialReplication' ? { kind: 'awaitingSeed' } : undefined
     case 'ready':
       return state.kind === 'initialReplication' || state.kind === 'reversing'
         ? { kind: 'protected' }
@@ -175,6 +184,7 @@ export function isReplicating(state: Protection): state is ReplicatingState {
 function canDisable(state: Protection): boolean {
   switch (state.kind) {
     case 'enabling':
+    case 'awaitingSeed':
     case 'initialReplication':
     case 'protected':
     case 'paused':
@@ -203,6 +213,7 @@ export function activeSide(state: Protection): 'source' | 'target' {
       return state.failover === 'changePoint' ? 'target' : 'source'
     case 'failoverFailed':
     case 'enabling':
+    case 'awaitingSeed':
     case 'initialReplication':
     case 'protected':
     case 'paused':
@@ -219,6 +230,8 @@ export function protectionText(state: Protection): string {
   switch (state.kind) {
     case 'enabling':
       return 'being protected'
+    case 'awaitingSeed':
+      return 'waits for its seed'
     case 'initialReplication':
       return 'first copy under way'
     case 'protected':

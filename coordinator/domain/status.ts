@@ -1,7 +1,8 @@
 /** "Am I safe?": one verdict, and what needs a person, most urgent first, with the command that answers it. */
 import { renewalDueAtMs } from '#shared/trust/membership-renewal.ts'
-import { describeMs, type Health } from './health.ts'
+import type { Health } from './health.ts'
 import { operationWords } from './operation-words.ts'
+import { describeMs } from './quantities.ts'
 
 export type Verdict = 'safe' | 'attention' | 'danger' | 'nothing-protected'
 
@@ -27,7 +28,12 @@ export interface StatusInput {
     readonly name: string
     readonly state: string
     readonly health: Health
-    readonly healthReasons: readonly string[]
+    /** The worst first. */
+    readonly healthFindings: readonly {
+      readonly severity: 'warning' | 'critical'
+      readonly text: string
+      readonly command: string | null
+    }[]
     readonly testFailover: { readonly state: string }
     readonly lastDrill: { readonly atMs: number; readonly ok: boolean } | null
   }[]
@@ -68,17 +74,12 @@ export function whatNeedsAPerson(input: StatusInput): readonly Attention[] {
   return found.toSorted((a, b) => order[a.severity] - order[b.severity])
 }
 
-function ofVm(vm: StatusInput['vms'][number], { nowMs, drillDueMs }: StatusInput): readonly Attention[] {
-  const items: Attention[] = []
-  const answer = answers[vm.state]
-  if (vm.health === 'critical' || (vm.health === 'warning' && answer))
-    items.push({
-      severity: vm.health,
-      text: `${vm.name}: ${vm.healthReasons[0] ?? vm.state}`,
-      command: `hotsite ${answer ?? 'vm show'} ${vm.name}`,
-    })
-  else if (vm.health === 'warning')
-    items.push({ severity: 'warning', text: `${vm.name}: ${vm.healthReasons[0] ?? vm.state}`, command: null })
+function ofVm(vm: Vm, { nowMs, drillDueMs }: StatusInput): readonly Attention[] {
+  const [first, ...others] = vm.healthFindings
+  const items: Attention[] = first ? [ofFirst(vm, first)] : []
+  for (const { severity, text, command } of others)
+    if (command && items.every((item) => item.command !== command))
+      items.push({ severity, text: `${vm.name}: ${text}`, command })
   if (vm.testFailover.state === 'running' || vm.testFailover.state === 'cleaningUp')
     items.push({
       severity: 'info',
@@ -89,6 +90,16 @@ function ofVm(vm: StatusInput['vms'][number], { nowMs, drillDueMs }: StatusInput
   return items
 }
 
+type Vm = StatusInput['vms'][number]
+
+/** A finding with a command of its own, a state that waits for a person, or something to look at. */
+function ofFirst(vm: Vm, { severity, text, command }: Vm['healthFindings'][number]): Attention {
+  const answer = answers[vm.state]
+  const fallback = answer ? `hotsite ${answer} ${vm.name}` : null
+  const look = severity === 'critical' ? `hotsite vm show ${vm.name}` : null
+  return { severity, text: `${vm.name}: ${text}`, command: command ?? fallback ?? look }
+}
+
 /** The one command that leads out of a state in which a VM waits for a person. */
 const answers: Readonly<Record<string, string>> = {
   paused: 'vm resume',
@@ -97,11 +108,7 @@ const answers: Readonly<Record<string, string>> = {
   committed: 'failover reverse',
 }
 
-function ofDrill(
-  { name, lastDrill }: StatusInput['vms'][number],
-  nowMs: number,
-  drillDueMs: number,
-): readonly Attention[] {
+function ofDrill({ name, lastDrill }: Vm, nowMs: number, drillDueMs: number): readonly Attention[] {
   const command = `hotsite failover test ${name}`
   if (!lastDrill) return [{ severity: 'info', text: `${name}: failover was never tested`, command }]
   if (!lastDrill.ok) return [{ severity: 'warning', text: `${name}: the last test failover failed`, command }]

@@ -1,4 +1,4 @@
-import { describeMs } from './health.ts'
+import { describeMs } from './quantities.ts'
 import type { Attention } from './status.ts'
 
 export interface Sighting {

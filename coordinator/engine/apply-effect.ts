@@ -12,6 +12,7 @@ import {
 } from '../store/protected-vms.ts'
 import { deleteVmReports } from '../store/reports.ts'
 import type { Db } from '../store/schema.ts'
+import { deleteSealedKey } from '../store/seed-keys.ts'
 import { emit, type Notice } from './emit.ts'
 import type { Engine } from './engine.ts'
 
@@ -23,6 +24,8 @@ export interface Effect {
   /** Everything but the two states, which only their events change. */
   readonly patch?: Partial<Omit<ProtectedVm, 'protection' | 'test' | 'vaultId' | 'vmId'>>
   readonly forget?: true
+  /** The first point stands: the seed is of no more use, nor is its key (I15). */
+  readonly forgetSeedKey?: true
   readonly notices?: readonly Notice[]
 }
 
@@ -48,6 +51,7 @@ export async function applyEffect(
     if (effect.forget) {
       await deleteProtectedVm(db, next, change)
       await deleteVmReports(db, vaultId, vmId)
+      await deleteSealedKey(db, { vaultId, vmId })
     } else {
       await updateProtectedVm(db, next, { ...change, expectedVersion: stored.version })
     }
@@ -60,6 +64,7 @@ export async function applyEffect(
         epoch: next.epoch,
       })
   }
+  if (effect.forgetSeedKey) await deleteSealedKey(db, { vaultId, vmId })
   for (const notice of effect.notices ?? []) await emit(engine, db, vaultId, { vmId, ...notice })
 }
 

@@ -13,7 +13,7 @@ import {
   type ReportOf,
   reports,
 } from '#shared/messages/reports.ts'
-import { describeMs } from '../domain/health.ts'
+import { describeMs } from '../domain/quantities.ts'
 import { putInventory } from '../store/inventory.ts'
 import { endCommand } from '../store/outbox.ts'
 import { findProtectedVm } from '../store/protected-vms.ts'
@@ -175,6 +175,6 @@ async function noteReplication(
 ): Promise<void> {
   const stored = await findProtectedVm(tx, vaultId, report.vmId)
   if (!stored) return
-  const effect = observeReplication(stored.vm, { serverId, report })
+  const effect = observeReplication(stored.vm, { serverId, report, nowMs: engine.clock.now() })
   if (effect) await applyEffect(engine, tx, { vaultId, vmId: report.vmId, jobId: null }, effect)
 }

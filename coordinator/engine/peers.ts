@@ -72,17 +72,19 @@ export interface StartReplication {
   readonly to: Side
   readonly epoch: number
   readonly cause: ResyncCause
+  /** The first synchronization begins no earlier. */
+  readonly notBeforeMs?: number | null
 }
 
 export async function startReplicationRequest(
   engine: Engine,
   vm: ProtectedVm,
-  { from, to, epoch, cause }: StartReplication,
+  { from, to, epoch, cause, notBeforeMs = null }: StartReplication,
 ): Promise<{ request: CommandRequest<'replication.start'>; kept: IssuedTicket['kept'] }> {
   const { ticket, target, kept } = await ticketFor(engine, vm, { epoch, source: from, target: to })
   const { vmId, policy } = vm
   return {
-    request: { vmId, epoch, fabricVmId: from.fabricVmId, target, ticket, policy, cause, notBeforeMs: null },
+    request: { vmId, epoch, fabricVmId: from.fabricVmId, target, ticket, policy, cause, notBeforeMs },
     kept,
   }
 }

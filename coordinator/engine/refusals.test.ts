@@ -24,7 +24,7 @@ describe('requests at the wrong time', () => {
     expect(b.agent.server.kinds()).toContain('replica.remove')
     expect(await test.service.showVm('shop')).toMatchObject({
       state: 'unprotected',
-      allowedOperations: ['protect'],
+      allowedOperations: ['protect', 'exportSeed'],
     })
     await expect(test.service.cancelJob(first.jobId)).rejects.toMatchObject({ code: 'job-not-cancellable' })
     a.agent.copies = true

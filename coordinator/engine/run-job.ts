@@ -5,8 +5,8 @@
 import { defined } from '#shared/assert.ts'
 import { errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { JobId } from '#shared/ids.ts'
-import { describeMs } from '../domain/health.ts'
 import { endOfJob, stepHasEnded } from '../domain/jobs.ts'
+import { describeMs } from '../domain/quantities.ts'
 import {
   appendSteps,
   findJob,

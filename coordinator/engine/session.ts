@@ -1,7 +1,9 @@
 /** One agent's connection: reports and results in, commands out. Ends when the channel does. */
 import type { Channel } from '#shared/channel/port.ts'
-import { dueCommands } from '../store/outbox.ts'
+import { errorDocument } from '#shared/errors/hotsite-error.ts'
+import { dueCommands, endCommand, type OutboxRow } from '../store/outbox.ts'
 import { noteSeen } from '../store/servers.ts'
+import { commandBody } from './command-body.ts'
 import type { Engine } from './engine.ts'
 import { receiveReport, receiveResult } from './inbox.ts'
 import { createTrustDelivery } from './trust-delivery.ts'
@@ -59,16 +61,27 @@ async function deliverCommands(engine: Engine, channel: Channel, signal: AbortSi
   while (!signal.aborted) {
     const seen = engine.bus.version
     const due = await dueCommands(engine.db, vaultId, serverId)
-    for (const { commandId, kind, request } of due.slice(0, engine.limits.maxCommandsInFlight)) {
+    for (const row of due.slice(0, engine.limits.maxCommandsInFlight)) {
+      const { commandId, kind } = row
       if (sent.has(commandId)) continue
       sent.add(commandId)
       engine.crashPoint('command-before-send')
-      await channel.send({ kind: 'command', body: { commandId, kind, json: Buffer.from(request) } })
+      const json = await commandBody(engine, row).catch((error: unknown) => giveUp(engine, row, error))
+      if (!json) continue
+      await channel.send({ kind: 'command', body: { commandId, kind, json } })
       engine.log.debug('command sent', { commandId, kind, serverId })
     }
     for (const commandId of sent) if (!due.some((row) => row.commandId === commandId)) sent.delete(commandId)
     await engine.bus.changedSince(seen, { timeoutMs: engine.limits.jobPollMs, signal })
   }
+}
+
+/** A command that cannot be made complete: whoever asked for it is told why. */
+async function giveUp(engine: Engine, row: OutboxRow, error: unknown): Promise<undefined> {
+  engine.log.error('command not sent', { commandId: row.commandId, kind: row.kind, error })
+  const document = JSON.stringify(errorDocument(error))
+  await endCommand(engine.db, row, { state: 'failed', error: document, nowMs: engine.clock.now() })
+  engine.bus.notify()
 }
 
 /** How much came in and went out, for the proof that no disk byte passes here (I1). */

@@ -17,6 +17,7 @@ const failoverKind = z.enum(['planned', 'unplanned', 'changePoint'])
 
 const protection = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('enabling') }),
+  z.object({ kind: z.literal('awaitingSeed') }),
   z.object({ kind: z.literal('initialReplication') }),
   ...replicating,
   z.object({
@@ -93,6 +94,11 @@ const protectedVm = z.object({
   /** The newest ticket and where it points, to renew it in time and when the target moves. */
   ticket: z.object({ issuedAtMs: z.number(), target: z.string() }).nullable(),
   protectedAtMs: z.number(),
+  /** Offline: what the newest complete export wrote, at the source host. Not its key (I15). */
+  seed: z
+    .object({ folder: z.string(), files: z.int(), bytes: z.int(), exportedAtMs: z.number() })
+    .nullable()
+    .default(null),
 })
 
 /** Everything the coordinator knows of a protected VM; one row. */

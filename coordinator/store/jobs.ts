@@ -1,7 +1,7 @@
 import type { Selectable } from 'kysely'
 import { z } from 'zod'
 import { assert } from '#shared/assert.ts'
-import type { ErrorDocument } from '#shared/errors/hotsite-error.ts'
+import { type ErrorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { JobId, VaultId, VmId } from '#shared/ids.ts'
 import { type JobPhase, type JobState, jobMayBecome, type StepState, stepMayBecome } from '../domain/jobs.ts'
 import { readDocument } from './documents.ts'
@@ -201,10 +201,11 @@ export interface JobChange {
   readonly endedAtMs?: number
 }
 
+/** Throws `state-changed` for a job that has ended. */
 export async function updateJob(db: Db, job: JobRow, change: JobChange): Promise<void> {
   if (change.state)
     assert(jobMayBecome(job.state, change.state), `job ${job.jobId} from ${job.state} to ${change.state}`)
-  await db
+  const { numUpdatedRows } = await db
     .updateTable('jobs')
     .set({
       ...(change.state ? { state: change.state } : {}),
@@ -217,5 +218,30 @@ export async function updateJob(db: Db, job: JobRow, change: JobChange): Promise
     })
     .where('vault_id', '=', job.vaultId)
     .where('job_id', '=', job.jobId)
+    .where('ended_at_ms', 'is', null)
+    .executeTakeFirst()
+  if (numUpdatedRows !== 1n) throw new HotsiteError('state-changed', `job ${job.jobId} has ended meanwhile`)
+}
+
+/** Newest `keep` stay, with their steps, and every job that goes on. */
+export async function pruneJobs(db: Db, keep: number): Promise<void> {
+  const oldest = await db
+    .selectFrom('jobs')
+    .select('sequence')
+    .orderBy('sequence', 'desc')
+    .offset(keep)
+    .limit(1)
+    .executeTakeFirst()
+  if (!oldest) return
+  const isOld = db
+    .selectFrom('jobs')
+    .select('job_id')
+    .where('sequence', '<=', oldest.sequence)
+    .where('ended_at_ms', 'is not', null)
+  await db.deleteFrom('job_steps').where('job_id', 'in', isOld).execute()
+  await db
+    .deleteFrom('jobs')
+    .where('sequence', '<=', oldest.sequence)
+    .where('ended_at_ms', 'is not', null)
     .execute()
 }

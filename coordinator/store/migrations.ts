@@ -165,4 +165,18 @@ const first = `
   ) STRICT;
 `
 
-export const coordinatorMigrations: readonly Migration[] = [{ name: '0001-first', sql: first }]
+/** Keys of seeds on their way, sealed under the key of the vault; a row goes with the first point (I15). */
+const seedKeys = `
+  CREATE TABLE seed_keys (
+    vault_id TEXT NOT NULL,
+    vm_id TEXT NOT NULL,
+    sealed BLOB NOT NULL,
+    created_at_ms INTEGER NOT NULL,
+    PRIMARY KEY (vault_id, vm_id)
+  ) STRICT;
+`
+
+export const coordinatorMigrations: readonly Migration[] = [
+  { name: '0001-first', sql: first },
+  { name: '0002-seed-keys', sql: seedKeys },
+]

@@ -99,7 +99,14 @@ export async function newestCommand(
   return row && fromRow(row)
 }
 
-/** The oldest open command of each VM at this server: what may be under way there now. */
+/** They change nothing that a later command builds on, and last for hours: nothing waits behind them. */
+const besideOthers: ReadonlySet<CommandKind> = new Set([
+  'replication.verify',
+  'replica.verify',
+  'replication.approveResync',
+])
+
+/** The oldest open command of each VM at this server, and those that run beside it: what may be under way there now. */
 export async function dueCommands(
   db: Db,
   vaultId: VaultId,
@@ -114,7 +121,9 @@ export async function dueCommands(
     .orderBy('sequence')
     .execute()
   const seen = new Set<string>()
-  return rows.map(fromRow).filter(({ vmId }) => !seen.has(vmId) && Boolean(seen.add(vmId)))
+  return rows
+    .map(fromRow)
+    .filter(({ vmId, kind }) => besideOthers.has(kind) || (!seen.has(vmId) && Boolean(seen.add(vmId))))
 }
 
 export interface CommandEnd {

@@ -126,3 +126,15 @@ export async function historyOf(db: Db, vaultId: VaultId, vmId: VmId) {
     .orderBy('sequence')
     .execute()
 }
+
+/** Newest `keep` rows of all VMs stay. */
+export async function pruneHistory(db: Db, keep: number): Promise<void> {
+  const oldest = await db
+    .selectFrom('state_history')
+    .select('sequence')
+    .orderBy('sequence', 'desc')
+    .offset(keep)
+    .limit(1)
+    .executeTakeFirst()
+  if (oldest) await db.deleteFrom('state_history').where('sequence', '<=', oldest.sequence).execute()
+}

@@ -113,6 +113,7 @@ export interface Database {
     created_at_ms: number
     ended_at_ms: number | null
   }
+  seed_keys: { vault_id: string; vm_id: string; sealed: Uint8Array; created_at_ms: number }
   reports: {
     vault_id: string
     server_id: string

@@ -17,8 +17,10 @@ import { loadVaultKey } from '../registration/vault-key.ts'
 import { openStore } from '../store/open.ts'
 import { putServer } from '../store/servers.ts'
 import { quickLimits } from './quick-limits.ts'
+import { ScriptedAgent } from './scripted-agent.ts'
+import { ScriptedProvider } from './scripted-provider.ts'
 import type { Enrolled, ScriptedServer } from './scripted-server.ts'
-import { ScriptedAgent, ScriptedProvider, type SiteNames, siteA, siteB, testPolicy } from './scripted-site.ts'
+import { type SiteNames, siteA, siteB, testPolicy } from './scripted-site.ts'
 
 export interface Site {
   readonly names: SiteNames

@@ -174,6 +174,40 @@ export const orchestrationErrors = {
     action: 'Keep the old VM off by hand until its server answers; the coordinator goes on trying.',
     retryable: true,
   },
+  'verify-failed': {
+    cause:
+      'Blocks at the target are not what was attested, and the source no longer holds what they were: rot, or a foreign hand in the replica folder.',
+    action:
+      'Check the disk of the target host. Points named in the message are not used until they are healed; the next verification or "hotsite vm resync" brings the newest point back, older ones go by retention.',
+    retryable: false,
+  },
+  'resync-not-waiting': {
+    cause: 'No resynchronization of this VM waits for a time, a window or approval.',
+    action: 'Look at "hotsite vm show"; "hotsite vm resync" without --now asks for a new one.',
+    retryable: false,
+  },
+  'start-time-invalid': {
+    cause: 'The time is in the past, or more than a year ahead.',
+    action: 'Give a time to come, as 22:00, +2h or "2030-01-31 22:00" (UTC).',
+    retryable: false,
+  },
+  'time-zone-unknown': {
+    cause: 'The name is not one of the IANA time zone database, or this machine does not know it.',
+    action: 'Give a name as Europe/Berlin, America/New_York or UTC.',
+    retryable: false,
+  },
+  'window-invalid': {
+    cause: 'A window of the week is not written as days, times and, for a throttle, a rate.',
+    action: 'Write it as "mon-fri 08:00-18:00 5MiB" (throttle) or "daily 18:00-06:00" (resynchronization).',
+    retryable: false,
+  },
+  'seed-key-lost': {
+    cause:
+      'The key of an exported seed is deleted with the first point, and cannot be opened after the vault key was regenerated.',
+    action:
+      'Export the seed again with "hotsite vm export-seed"; what the old folder holds cannot be read by anybody.',
+    retryable: false,
+  },
   'state-changed': {
     cause: 'Another coordinator or job changed the VM at the same moment.',
     action: 'Look at the VM and repeat the operation if it is still wanted.',

@@ -2,6 +2,9 @@ import { z } from 'zod'
 import { accepted, route } from '../route.ts'
 import { jobView, pointChoice } from '../views.ts'
 
+/** Read and prove every block of the point before the VM starts on it. */
+const verify = z.boolean().default(true)
+
 export const failoverRoutes = {
   testFailover: route({
     method: 'POST',
@@ -10,6 +13,7 @@ export const failoverRoutes = {
     body: z.strictObject({
       point: pointChoice.default('latest'),
       network: z.string().nullable().default(null),
+      verify,
     }),
     reply: accepted(jobView),
     handle: (service, { params, body }) => service.testFailover(params.vm, body),
@@ -29,8 +33,9 @@ export const failoverRoutes = {
     method: 'POST',
     path: '/v1/vms/{vm}/failover/planned',
     summary: 'Shut the VM down, send the last changes, start it at the target: nothing is lost',
+    body: z.strictObject({ verify }),
     reply: accepted(jobView),
-    handle: (service, { params }) => service.plannedFailover(params.vm),
+    handle: (service, { params, body }) => service.plannedFailover(params.vm, body),
   }),
   unplannedFailover: route({
     method: 'POST',
@@ -39,6 +44,7 @@ export const failoverRoutes = {
     body: z.strictObject({
       point: pointChoice.default('latest'),
       shutDownSource: z.boolean().default(false),
+      verify,
     }),
     reply: accepted(jobView),
     handle: (service, { params, body }) => service.unplannedFailover(params.vm, body),

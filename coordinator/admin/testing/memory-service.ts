@@ -94,6 +94,9 @@ export class MemoryService implements CoordinatorService {
   pause = this.#jobOf('pause', ['Pause'])
   resume = this.#jobOf('resume', ['Resume'])
   resync = this.#jobOf('resync', ['Compare', 'Send what differs'])
+  verify = this.#jobOf('verify', ['Read at the source', 'Read at the target', 'Compare'])
+  exportSeed = this.#jobOf('exportSeed', ['Write the seed'])
+  importSeed = this.#jobOf('importSeed', ['Read the seed'])
   testFailover = this.#jobOf('testFailover', ['Make an overlay', 'Start the VM', 'See its heartbeat'])
   cleanupTest = this.#jobOf('cleanupTest', ['Remove the test VM'])
   plannedFailover = this.#jobOf('plannedFailover', ['Shut down', 'Send the last changes', 'Start'])
@@ -102,6 +105,11 @@ export class MemoryService implements CoordinatorService {
   commit = this.#jobOf('commit', ['Commit'])
   reverse = this.#jobOf('reverse', ['Compare', 'Send what differs'])
 
+  async approveResync(vm: string) {
+    this.#note('approveResync', vm)
+    if (!take(this.vms, vm, 'VM').resync)
+      throw new HotsiteError('resync-not-waiting', `no resynchronization of ${vm} waits`)
+  }
   async listPoints(vm: string) {
     take(this.vms, vm, 'VM')
     return [...this.points.values()]

@@ -1,3 +1,5 @@
+export { describeBytes as sizeText } from '#coordinator/domain/quantities.ts'
+
 const second = 1_000
 const minute = 60 * second
 const hour = 60 * minute
@@ -21,20 +23,6 @@ function pair(
   const rest = Math.floor((span % large) / small)
   const head = `${Math.floor(span / large)} ${largeName}`
   return rest === 0 ? head : `${head} ${rest} ${smallName}`
-}
-
-const sizeUnits = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'] as const
-
-/** "512 B", "1.5 MiB", "240 GiB" */
-export function sizeText(sizeBytes: number): string {
-  let value = sizeBytes
-  let unit = 0
-  while (value >= 1024 && unit < sizeUnits.length - 1) {
-    value /= 1024
-    unit += 1
-  }
-  const digits = unit === 0 || value >= 100 ? 0 : 1
-  return `${value.toFixed(digits).replace(/\.0$/, '')} ${sizeUnits[unit]}`
 }
 
 /** "2030-01-31 17:04:09 UTC": the same wherever it is read. */

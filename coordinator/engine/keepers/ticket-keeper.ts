@@ -45,14 +45,16 @@ async function isPrepared(engine: Engine, vm: ProtectedVm): Promise<boolean> {
 export async function keepTickets(engine: Engine): Promise<void> {
   for (const { vm } of await listProtectedVms(engine.db)) {
     const { source, target, ticket, epoch, vaultId, vmId } = vm
-    if (!isReplicating(vm.protection)) continue
+    // A first copy may wait for weeks for its time; its job sends no ticket any more.
+    const first = vm.protection.kind === 'initialReplication' && ticket !== null
+    if (!isReplicating(vm.protection) && !first) continue
     const address = await peerAddress(engine.db, vaultId, target.agentId)
     if (!address || !engine.connections.isConnected(vaultId, source.agentId)) continue
     const ageMs = engine.clock.now() - (ticket?.issuedAtMs ?? 0)
     // A clock that was set back makes the ticket look as if it came from the future: renewed as well.
     const fresh = ticket !== null && ageMs >= 0 && ageMs < engine.limits.ticketRenewMs
     if (fresh && ticket.target === ticketTarget(source.agentId, address)) continue
-    if (await findActiveJob(engine.db, vaultId, vmId)) continue
+    if (!first && (await findActiveJob(engine.db, vaultId, vmId))) continue
     const due = await dueCommands(engine.db, vaultId, source.agentId)
     if (due.some((row) => row.vmId === vmId && row.kind === 'replication.renewTicket')) continue
     if (!(await isPrepared(engine, vm))) continue

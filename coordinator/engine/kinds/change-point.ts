@@ -34,7 +34,7 @@ export const changePoint = jobKind<Params>({
       run: (context) => {
         const overlayId = overlayOf(context.job.jobId)
         const { point } = context.params
-        return createDisks(context, vmOf(context), { overlayId, point, purpose: 'failover' })
+        return createDisks(context, vmOf(context), { overlayId, point, purpose: 'failover', verify: true })
       },
     },
     { name: 'define-vm', title: 'Define the VM with them', run: defineFailoverVm },

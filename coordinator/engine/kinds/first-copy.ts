@@ -1,3 +1,4 @@
+import type { ReplicationReport } from '#shared/messages/reports.ts'
 import type { ProtectedVm, Side } from '../../store/documents.ts'
 import { pointName, pointsAt, replicationAt } from '../peers.ts'
 import type { StepContext, StepOutcome } from '../step.ts'
@@ -25,8 +26,11 @@ export async function awaitFirstPoint(
   return { kind: 'pending', observed: { activity: current?.activity ?? 'starting', ...progressOf(current) } }
 }
 
-function progressOf(report: { progress: { doneBytes: number; totalBytes: number } | null } | undefined) {
-  return report?.progress
-    ? { doneBytes: report.progress.doneBytes, totalBytes: report.progress.totalBytes }
-    : {}
+/** What a person wants to know of a copy that lasts: how far, how long, or when it begins. */
+function progressOf(report: ReplicationReport | undefined): Readonly<Record<string, unknown>> {
+  const startsAtMs = report?.resync?.startsAtMs
+  if (report?.resync) return { waitsFor: report.resync.waitsFor, ...(startsAtMs ? { startsAtMs } : {}) }
+  if (!report?.progress) return {}
+  const { doneBytes, totalBytes, secondsLeft } = report.progress
+  return { doneBytes, totalBytes, ...(secondsLeft === null ? {} : { aboutLeftMs: secondsLeft * 1000 }) }
 }

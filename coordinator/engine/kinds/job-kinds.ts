@@ -7,9 +7,11 @@ import { plannedFailover } from './planned-failover.ts'
 import { protect } from './protect.ts'
 import { pause, resume, resync, setPolicy } from './replication-control.ts'
 import { reverse } from './reverse.ts'
+import { exportSeed, importSeed } from './seed.ts'
 import { cleanupTest, testFailover } from './test-failover.ts'
 import { unplannedFailover } from './unplanned-failover.ts'
 import { unprotect } from './unprotect.ts'
+import { verify } from './verify.ts'
 
 /** A new operation does not compile until it has its steps. */
 export const jobKinds: Readonly<Record<Operation, JobKind>> = {
@@ -19,6 +21,9 @@ export const jobKinds: Readonly<Record<Operation, JobKind>> = {
   pause,
   resume,
   resync,
+  verify,
+  exportSeed,
+  importSeed,
   testFailover,
   cleanupTest,
   plannedFailover,

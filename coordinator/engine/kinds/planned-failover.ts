@@ -29,7 +29,9 @@ import {
 } from './failover-steps.ts'
 import { createDisks, createDisksStep, liftFence, overlayOf, stopVm, tidyDisks } from './target-vm.ts'
 
-const params = z.object({})
+/** A job of an earlier version did not say so. */
+const verify = z.boolean().default(true)
+const params = z.object({ verify })
 type Params = z.infer<typeof params>
 const finalPoint = z.object({ point: z.object({ epoch: z.int(), seq: z.int() }) })
 
@@ -49,7 +51,12 @@ const steps: readonly Step<Params>[] = [
     run: (context) => {
       const { point } = observedOf(context, 'last-changes', finalPoint)
       const overlayId = overlayOf(context.job.jobId)
-      return createDisks(context, vmOf(context), { overlayId, point, purpose: 'failover' })
+      return createDisks(context, vmOf(context), {
+        overlayId,
+        point,
+        purpose: 'failover',
+        verify: context.params.verify,
+      })
     },
   },
   { name: 'define-vm', title: 'Define the VM at the target', run: defineFailoverVm },

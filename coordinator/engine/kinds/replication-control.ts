@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { replicationPolicy } from '#shared/messages/policy.ts'
+import { replicationAt } from '../peers.ts'
 import { byCommand, jobKind, type StepContext, type StepOutcome, vmOf } from '../step.ts'
 
 const nothing = z.object({})
@@ -47,19 +48,33 @@ export const resync = jobKind({
     {
       name: 'resync',
       title: 'Start a resynchronization at the source',
-      run: (context) => {
-        const { source, vmId } = vmOf(context)
-        const request = { vmId, cause: 'requested' as const }
-        const command = { server: source.agentId, kind: 'replication.resync', request } as const
-        return byCommand(context, command, () => ({
-          kind: 'done',
-          effect: { event: { kind: 'resyncBegan', cause: 'requested' } },
-        }))
-      },
+      run: beginResync,
     },
   ],
   ...noUndo,
 })
+
+/** One that waits is begun as it is: its cause and its estimate stand, and nothing is compared twice. */
+async function beginResync(context: StepContext): Promise<StepOutcome> {
+  const vm = vmOf(context)
+  const { source, vmId } = vm
+  const waiting = (await replicationAt(context.engine.db, vm, vm.source))?.resync
+  if (!waiting) {
+    const request = { vmId, cause: 'requested' as const }
+    const command = { server: source.agentId, kind: 'replication.resync', request } as const
+    return byCommand(context, command, () => ({
+      kind: 'done',
+      effect: { event: { kind: 'resyncBegan', cause: 'requested' } },
+    }))
+  }
+  const command = {
+    server: source.agentId,
+    kind: 'replication.approveResync',
+    request: { vmId },
+    label: 'approve',
+  } as const
+  return byCommand(context, command, () => ({ kind: 'done', observed: { approved: waiting.cause } }))
+}
 
 const policyParams = z.object({ policy: replicationPolicy })
 type PolicyParams = z.infer<typeof policyParams>

@@ -106,6 +106,7 @@ function defineReplicaVm(context: StepContext<Params>): Promise<StepOutcome> {
         direction: vm.direction === 'forward' ? 'reverse' : 'forward',
         sourceFence: null,
         overlay: null,
+        protectedAtMs: context.nowMs,
       },
       notices: [{ severity: 'info', code: 'vm-reversed', message }],
     },

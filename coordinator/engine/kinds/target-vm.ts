@@ -7,7 +7,17 @@ import type { NicSpec, VmObservation } from '#shared/messages/vm.ts'
 import { misplacedNics } from '../../domain/network-mapping.ts'
 import type { ProtectedVm, Side } from '../../store/documents.ts'
 import type { Effect } from '../apply-effect.ts'
-import { byCommand, byTidyCommand, observedOf, type StepContext, type StepOutcome } from '../step.ts'
+import type { Notice } from '../emit.ts'
+import { pointName, pointsAt } from '../peers.ts'
+import {
+  byCommand,
+  byTidyCommand,
+  type Observed,
+  observedOf,
+  type StepContext,
+  type StepOutcome,
+  vmOf,
+} from '../step.ts'
 
 /** Ids made of the job's: asked again after a restart, a step names the same things. */
 export const overlayOf = (jobId: JobId): OverlayId => overlayId.parse(`overlay-${jobId}`)
@@ -32,18 +42,50 @@ export function overlayMade(context: StepContext) {
   return { point, capturedAtMs, disks: disks as unknown as OverlayDisk[] }
 }
 
+/** What the coordinator says of a point beside that it was taken: warnings, for the step and as events. */
+async function remarksOn(
+  { engine }: StepContext,
+  vm: ProtectedVm,
+  { point, verify, purpose }: { point: PointRef; verify: boolean; purpose: 'test' | 'failover' },
+): Promise<{ observed: Observed; notices: Notice[] }> {
+  const points = await pointsAt(engine.db, vm, vm.target)
+  const at = points.findIndex(({ epoch, seq }) => epoch === point.epoch && seq === point.seq)
+  const suspect = points[at]?.suspect
+  const notices: Notice[] = []
+  if (!verify) {
+    const message = `${vm.name}: the blocks of point ${pointName(point)} were not proved before the ${purpose} (--skip-verify)`
+    notices.push({ severity: 'warning', code: 'verify-skipped', message })
+  }
+  if (!suspect) return { observed: { verified: verify }, notices }
+  const older = points.slice(at + 1).find((each) => !each.suspect && !each.damaged)
+  const command = purpose === 'test' ? 'hotsite failover test' : 'hotsite failover change-point'
+  const hint = older ? `; before it: ${command} ${vm.name} --point ${pointName(older)}` : ''
+  const message = `${vm.name}: point ${pointName(point)} is suspect (${suspect})${hint}`
+  notices.push({ severity: 'warning', code: 'point-suspect-used', message })
+  return { observed: { verified: verify, warning: `suspect: ${suspect}${hint}` }, notices }
+}
+
 export function createDisks(
   context: StepContext,
   vm: ProtectedVm,
-  overlay: { overlayId: OverlayId; point: PointRef | null; purpose: 'test' | 'failover' },
+  overlay: {
+    overlayId: OverlayId
+    point: PointRef | null
+    purpose: 'test' | 'failover'
+    /** false: in a hurry; said in the step and as an event. */
+    verify: boolean
+  },
   effectOf: (point: PointRef) => Effect = () => ({}),
 ): Promise<StepOutcome> {
-  const request = { vmId: vm.vmId, verify: true, ...overlay }
-  return byCommand(context, { server: vm.target.agentId, kind: 'overlay.create', request }, (made) => ({
-    kind: 'done',
-    observed: { point: made.point, capturedAtMs: made.capturedAtMs, disks: made.disks },
-    effect: effectOf(made.point),
-  }))
+  const request = { vmId: vm.vmId, ...overlay }
+  return byCommand(context, { server: vm.target.agentId, kind: 'overlay.create', request }, async (made) => {
+    const { observed, notices } = await remarksOn(context, vm, { ...overlay, point: made.point })
+    return {
+      kind: 'done',
+      observed: { ...observed, point: made.point, capturedAtMs: made.capturedAtMs, disks: made.disks },
+      effect: { ...effectOf(made.point), notices },
+    }
+  })
 }
 
 export function defineVm(
@@ -70,6 +112,15 @@ export function defineVm(
           error: new HotsiteError('vm-not-running', `${name} was defined on ${side.host} but is not there`),
         },
   )
+}
+
+/** The last step towards protection: the first point stands, and the VM is known at the target, without disks. */
+export function defineReplicaVm(context: StepContext, effect: Effect = {}): Promise<StepOutcome> {
+  const vm = vmOf(context)
+  const { target: side, name } = vm
+  const definition = { side, fabricVmId: side.fabricVmId, name, disks: [], nics: side.nics }
+  const notice = { severity: 'info' as const, code: 'vm-protected', message: `${name} is protected` }
+  return defineVm(context, vm, definition, { ...effect, event: { kind: 'ready' }, notices: [notice] })
 }
 
 export interface StartRequest {

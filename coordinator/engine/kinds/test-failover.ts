@@ -19,7 +19,9 @@ import {
 } from './target-vm.ts'
 
 const pointRef = z.object({ epoch: z.int(), seq: z.int() })
-const params = z.object({ point: pointRef.nullable(), network: z.string().nullable() })
+/** A job of an earlier version did not say so. */
+const verify = z.boolean().default(true)
+const params = z.object({ point: pointRef.nullable(), network: z.string().nullable(), verify })
 type Params = z.infer<typeof params>
 
 const testVmOf = (jobId: JobId) => fabricVmId.parse(`test-${jobId}`)
@@ -44,6 +46,7 @@ export const testFailover = jobKind<Params>({
           overlayId: runOf(vm).overlayId,
           point: context.params.point,
           purpose: 'test' as const,
+          verify: context.params.verify,
         }
         return createDisks(context, vm, overlay, (point) => ({ test: [{ kind: 'testOverlayReady', point }] }))
       },

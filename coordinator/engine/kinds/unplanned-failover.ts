@@ -17,9 +17,12 @@ import {
 } from './failover-steps.ts'
 import { createDisks, createDisksStep, liftFence, overlayOf } from './target-vm.ts'
 
+/** A job of an earlier version did not say so. */
+const verify = z.boolean().default(true)
 const params = z.object({
   point: z.object({ epoch: z.int(), seq: z.int() }).nullable(),
   shutDownSource: z.boolean(),
+  verify,
 })
 type Params = z.infer<typeof params>
 
@@ -43,8 +46,8 @@ const steps: readonly Step<Params>[] = [
     title: 'Make disks on the recovery point',
     run: (context) => {
       const overlayId = overlayOf(context.job.jobId)
-      const { point } = context.params
-      return createDisks(context, vmOf(context), { overlayId, point, purpose: 'failover' })
+      const { point, verify } = context.params
+      return createDisks(context, vmOf(context), { overlayId, point, purpose: 'failover', verify })
     },
   },
   { name: 'define-vm', title: 'Define the VM at the target', run: defineFailoverVm },

@@ -1,6 +1,7 @@
 /** Names and ids as people type them. An ambiguous name is refused, and the candidates are named. */
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { PointRef } from '#shared/messages/commands.ts'
+import type { PointReport } from '#shared/messages/reports.ts'
 import type { ProtectedVm } from '../../store/documents.ts'
 import { type InventoryRow, listInventories } from '../../store/inventory.ts'
 import { findJob, type JobRow } from '../../store/jobs.ts'
@@ -104,11 +105,21 @@ export async function resolveJob(db: Db, id: string): Promise<JobRow> {
   throw new HotsiteError('job-unknown', `there is no job "${id}"`)
 }
 
-/** "latest" stays open (null) until the disks are made; any other point must be there now. */
-export async function resolvePoint(db: Db, vm: ProtectedVm, choice: string): Promise<PointRef | null> {
+/**
+ * "latest" stays open (null) until the disks are made; any other point must be there now. A damaged one is refused with
+ * the newest sound one named, also when it is the latest: an older state is never chosen silently. `any`: it need not be
+ * sound. Throws `point-unknown`, `point-damaged`.
+ */
+export async function resolvePoint(
+  db: Db,
+  vm: ProtectedVm,
+  choice: string,
+  demand: 'sound' | 'any' = 'sound',
+): Promise<PointRef | null> {
   const points = await pointsAt(db, vm, vm.target)
+  const point = choice === 'latest' ? points[0] : points.find((each) => pointName(each) === choice)
+  if (point?.damaged && demand === 'sound') throw damagedPoint(vm, point, points)
   if (choice === 'latest') return null
-  const point = points.find((each) => pointName(each) === choice)
   if (point) return { epoch: point.epoch, seq: point.seq }
   const names = points.slice(0, 20).map(pointName)
   throw new HotsiteError(
@@ -116,4 +127,17 @@ export async function resolvePoint(db: Db, vm: ProtectedVm, choice: string): Pro
     `${vm.name} has no recovery point "${choice}"; it has ${names.join(', ') || 'none'}`,
     { details: { points: names } },
   )
+}
+
+function damagedPoint(
+  { name }: ProtectedVm,
+  point: PointReport,
+  points: readonly PointReport[],
+): HotsiteError {
+  const sound = points.find(({ damaged }) => !damaged)
+  const instead = sound ? `the newest sound one is ${pointName(sound)}` : 'none is sound'
+  const message = `recovery point ${pointName(point)} of ${name} is damaged at the target; ${instead}`
+  return new HotsiteError('point-damaged', message, {
+    details: { newestSoundPoint: sound ? pointName(sound) : null },
+  })
 }

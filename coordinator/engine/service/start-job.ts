@@ -13,6 +13,7 @@ import { operationWords } from '../../domain/operation-words.ts'
 import { findActiveJob, findJob, insertJob, type JobRow } from '../../store/jobs.ts'
 import { findProtectedVm } from '../../store/protected-vms.ts'
 import type { Db } from '../../store/schema.ts'
+import { endJobFor } from '../end-job.ts'
 import type { Engine } from '../engine.ts'
 import { jobKindOf } from '../kinds/job-kinds.ts'
 import { pointsAt } from '../peers.ts'
@@ -44,6 +45,10 @@ export async function startJob(engine: Engine, request: JobRequest): Promise<Job
         },
       )
     if (admission.kind === 'accepted') {
+      if (admission.insteadOf !== undefined) {
+        const reason = `it made way for the ${operationWords(operation)} of ${vmName}`
+        await endJobFor(engine, tx, admission.insteadOf, reason)
+      }
       const id = jobId.parse(randomId('job', engine.rng))
       const { steps } = jobKindOf(operation)
       const createdAtMs = engine.clock.now()
@@ -63,6 +68,8 @@ async function judgeNow(tx: Db, { vaultId, vmId, vmName, operation }: JobRequest
     if (stored) throw new HotsiteError('vm-already-protected', `${vmName} is protected already`)
     return { allowed: true }
   }
+  // The first export is what protects the VM.
+  if (!stored && operation === 'exportSeed') return { allowed: true }
   if (!stored) throw new HotsiteError('vm-not-protected', `${vmName} is not protected`)
   const { protection, test } = stored.vm
   const points = await pointsAt(tx, stored.vm, stored.vm.target)

@@ -2,9 +2,11 @@
 import { errorFromDocument } from '#shared/errors/hotsite-error.ts'
 import type { PointReport } from '#shared/messages/reports.ts'
 import type { PointView, VmView } from '../../admin/views.ts'
-import { allowedOperations } from '../../domain/allowed-operations.ts'
-import { dataAge, judgeHealth } from '../../domain/health.ts'
-import { activeSide, protectionText } from '../../domain/protection.ts'
+import { allowedOperations, plainOperations } from '../../domain/allowed-operations.ts'
+import type { EngineState } from '../../domain/engine-health.ts'
+import { dataAge, type HealthReason, judgeHealth } from '../../domain/health.ts'
+import { worseProofs } from '../../domain/proof.ts'
+import { activeSide, isReplicating, protectionText } from '../../domain/protection.ts'
 import type { ProtectedVm, Side } from '../../store/documents.ts'
 import { type JobRow, listActiveJobs } from '../../store/jobs.ts'
 import { listProtectedVms } from '../../store/protected-vms.ts'
@@ -98,7 +100,8 @@ function healthOf(snapshot: Snapshot, vm: ProtectedVm) {
     ...(replica?.error
       ? [{ where: vm.target.host, message: withAction(replica.error), retryable: true }]
       : []),
-    ...(replication?.activity === 'fenced'
+    // In every other state the fence is what was asked for.
+    ...(replication?.activity === 'fenced' && isReplicating(vm.protection)
       ? [{ where: vm.source.host, message: 'the source agent is fenced', retryable: false }]
       : []),
   ]
@@ -111,7 +114,32 @@ function healthOf(snapshot: Snapshot, vm: ProtectedVm) {
     errors,
     fencePending: vm.sourceFence !== null && !(vm.sourceFence.vmFenced && vm.sourceFence.replicationFenced),
     bufferFill: agent && agent.bufferMaxBytes > 0 ? agent.bufferBytes / agent.bufferMaxBytes : null,
+    engine: engineStateOf(snapshot, vm),
   })
+}
+
+function engineStateOf(snapshot: Snapshot, vm: ProtectedVm): EngineState {
+  const replication = replicationOf(snapshot, vm)
+  const replica = replicaOf(snapshot, vm)
+  return {
+    nowMs: snapshot.nowMs,
+    proof: worseProofs(replication?.proof ?? [], replica?.proof ?? []),
+    proofHours: vm.policy.proofHours,
+    proofSinceMs: vm.protectedAtMs,
+    resync: replication?.resync ?? null,
+    forecast: replication?.forecast ?? null,
+    slowedByMs: replication?.slowedByMs ?? 0,
+    mergeDebtBytes: replica?.mergeDebtBytes ?? 0,
+    points: newestFirst(replica?.points ?? []).map((point) => ({ ...point, name: pointName(point) })),
+  }
+}
+
+const newestFirst = (points: readonly PointReport[]): readonly PointReport[] =>
+  points.toSorted((a, b) => b.epoch - a.epoch || b.seq - a.seq)
+
+/** "hotsite vm verify shop --full" */
+function commandOf(name: string, { answer }: HealthReason): string | null {
+  return answer ? `hotsite ${answer.command} ${name} ${answer.options}`.trimEnd() : null
 }
 
 /** What happened and what to do: the screen that shows a fault is where somebody looks for the way out. */
@@ -134,6 +162,7 @@ export function protectedVmView(snapshot: Snapshot, vm: ProtectedVm): VmView {
   const job = snapshot.jobs.find((each) => each.vaultId === vm.vaultId && each.vmId === vm.vmId)
   const input = { protection: vm.protection, test: vm.test, pointCount: points }
   const cycle = replication?.lastCycle
+  const engine = engineStateOf(snapshot, vm)
   return {
     vmId: vm.vmId,
     fabricVmId: active.fabricVmId,
@@ -146,6 +175,11 @@ export function protectedVmView(snapshot: Snapshot, vm: ProtectedVm): VmView {
     stateText: protectionText(vm.protection),
     health,
     healthReasons: reasons.map(({ text }) => text),
+    healthFindings: reasons.map((reason) => ({
+      severity: reason.severity,
+      text: reason.text,
+      command: commandOf(vm.name, reason),
+    })),
     // While a job works on it nothing else is accepted; that is what a person should see.
     allowedOperations: job ? [] : [...allowedOperations(input)],
     epoch: vm.epoch,
@@ -157,6 +191,12 @@ export function protectedVmView(snapshot: Snapshot, vm: ProtectedVm): VmView {
     policy: vm.policy,
     points,
     progress: replication?.progress ?? null,
+    resync: engine.resync,
+    proof: [...engine.proof],
+    forecast: engine.forecast,
+    slowedByMs: engine.slowedByMs,
+    mergeDebtBytes: engine.mergeDebtBytes,
+    seed: vm.seed,
     lastCycle: cycle
       ? {
           seq: cycle.seq,
@@ -191,7 +231,8 @@ export function plainVmView({ jobs }: Snapshot, { vaultId, vm, vmmServer }: Foun
     stateText: job ? 'being protected' : 'not protected',
     health: 'none',
     healthReasons: [],
-    allowedOperations: job ? [] : ['protect'],
+    healthFindings: [],
+    allowedOperations: job ? [] : [...plainOperations],
     epoch: null,
     dataAgeMs: null,
     testFailover: { state: 'none', notes: null, startedAtMs: null },
@@ -201,6 +242,12 @@ export function plainVmView({ jobs }: Snapshot, { vaultId, vm, vmmServer }: Foun
     policy: null,
     points: 0,
     progress: null,
+    resync: null,
+    proof: [],
+    forecast: null,
+    slowedByMs: 0,
+    mergeDebtBytes: 0,
+    seed: null,
     lastCycle: null,
     totals: null,
     currentJob: job?.jobId ?? null,
@@ -209,11 +256,9 @@ export function plainVmView({ jobs }: Snapshot, { vaultId, vm, vmmServer }: Foun
 
 export function pointViews(snapshot: Snapshot, vm: ProtectedVm): readonly PointView[] {
   const points = replicaOf(snapshot, vm)?.points ?? []
-  return points
-    .toSorted((a, b) => b.epoch - a.epoch || b.seq - a.seq)
-    .map((point) => ({
-      ...point,
-      name: pointName(point),
-      ageMs: ageOf(snapshot, vm, point),
-    }))
+  return newestFirst(points).map((point) => ({
+    ...point,
+    name: pointName(point),
+    ageMs: ageOf(snapshot, vm, point),
+  }))
 }
