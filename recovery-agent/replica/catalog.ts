@@ -8,6 +8,7 @@ import type { Chain, ChainDisk, ChainPoint } from './chain.ts'
 import { DamageRows } from './damage.ts'
 import { LayerLeaves } from './layer-leaves.ts'
 import type { DeltaHeader, ReplicaDisk } from './port.ts'
+import { Suspicions } from './suspicions.ts'
 
 export interface ReplicaRow {
   readonly vmId: VmId
@@ -30,19 +31,38 @@ export interface OverlayRow {
   readonly disks: readonly OverlayDisk[]
 }
 
+export interface ScrubRow {
+  readonly vmId: VmId
+  readonly diskId: DiskId
+  readonly seq: number
+  readonly groupIndex: number
+  readonly checkedBlocks: number
+  readonly beganAtMs: number
+  readonly provedAtMs: number | null
+  readonly checksum: number
+}
+
 type Row = Readonly<Record<string, unknown>>
 
 export class Catalog {
   readonly leaves: LeafStore
   readonly layerLeaves: LayerLeaves
   readonly damage: DamageRows
+  readonly suspicions: Suspicions
   readonly #db: Sqlite
+  #changes = 0
 
   constructor(db: Sqlite) {
     this.#db = db
     this.leaves = openLeafStore(db)
     this.layerLeaves = new LayerLeaves(db)
     this.damage = new DamageRows(db)
+    this.suspicions = new Suspicions(db)
+  }
+
+  /** Grows with every change of any chain and of what is known of its layers: who read before it grew looks again. */
+  get changes(): number {
+    return this.#changes + this.layerLeaves.changes
   }
 
   transaction<T>(work: () => T): T {
@@ -73,6 +93,7 @@ export class Catalog {
 
   deleteReplica(vmId: VmId): void {
     this.#run('DELETE FROM replicas WHERE vm_id = ?', vmId)
+    this.#run('DELETE FROM scrubs WHERE vm_id = ?', vmId)
   }
 
   chain(vmId: VmId): Chain {
@@ -105,6 +126,7 @@ export class Catalog {
   }
 
   putChainDisk(vmId: VmId, seq: number, disk: ChainDisk): void {
+    this.#changes++
     this.#run(
       'INSERT OR REPLACE INTO point_disks (vm_id, seq, disk_id, size_bytes, root, changed_bytes, stored_bytes) ' +
         'VALUES (?, ?, ?, ?, ?, ?, ?)',
@@ -119,6 +141,7 @@ export class Catalog {
   }
 
   setState(vmId: VmId, seq: number, state: ChainPoint['state']): void {
+    this.#changes++
     this.#run('UPDATE points SET state = ? WHERE vm_id = ? AND seq = ?', state, vmId, seq)
   }
 
@@ -127,10 +150,12 @@ export class Catalog {
   }
 
   removeFromChain(vmId: VmId, seq: number): void {
+    this.#changes++
     this.#run('DELETE FROM points WHERE vm_id = ? AND seq = ?', vmId, seq)
     this.#run('DELETE FROM point_disks WHERE vm_id = ? AND seq = ?', vmId, seq)
     this.layerLeaves.removeMember(vmId, seq)
     this.damage.removeMember(vmId, seq)
+    this.suspicions.clear(vmId, seq)
   }
 
   manifest(vmId: VmId, seq: number): Buffer | null {
@@ -177,6 +202,25 @@ export class Catalog {
 
   deleteOverlay(vmId: VmId, overlayId: OverlayId): void {
     this.#run('DELETE FROM overlays WHERE vm_id = ? AND overlay_id = ?', vmId, overlayId)
+  }
+
+  scrub(vmId: VmId, diskId: DiskId): ScrubRow | undefined {
+    return this.#all('SELECT * FROM scrubs WHERE vm_id = ? AND disk_id = ?', vmId, diskId).map(scrubOf)[0]
+  }
+
+  putScrub(row: ScrubRow): void {
+    this.#run(
+      'INSERT OR REPLACE INTO scrubs ' +
+        '(vm_id, disk_id, seq, group_index, checked_blocks, began_at_ms, proved_at_ms, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
+      row.vmId,
+      row.diskId,
+      row.seq,
+      row.groupIndex,
+      row.checkedBlocks,
+      row.beganAtMs,
+      row.provedAtMs,
+      row.checksum,
+    )
   }
 
   dropTree(vmId: VmId, diskId: DiskId): void {
@@ -227,6 +271,19 @@ function pointOf(row: Row, disks: readonly Row[]): ChainPoint {
       changedBytes: disk['changed_bytes'] as number,
       storedBytes: disk['stored_bytes'] as number,
     })),
+  }
+}
+
+function scrubOf(row: Row): ScrubRow {
+  return {
+    vmId: row['vm_id'] as VmId,
+    diskId: row['disk_id'] as DiskId,
+    seq: row['seq'] as number,
+    groupIndex: row['group_index'] as number,
+    checkedBlocks: row['checked_blocks'] as number,
+    beganAtMs: row['began_at_ms'] as number,
+    provedAtMs: row['proved_at_ms'] as number | null,
+    checksum: row['checksum'] as number,
   }
 }
 

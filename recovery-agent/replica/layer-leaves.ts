@@ -35,6 +35,8 @@ interface GroupRow extends PackedLeafGroup {
 }
 
 export class LayerLeaves {
+  /** Grows with every change. */
+  changes = 0
   readonly #statements: ReturnType<typeof prepare>
 
   constructor(db: Sqlite) {
@@ -88,6 +90,7 @@ export class LayerLeaves {
   remove(key: LayerKey): void {
     const row = this.#statements.layer.get(key.vmId, key.seq, key.diskId)
     if (!row) return
+    this.changes++
     this.#statements.removeLayer.run(key.vmId, key.seq, key.diskId)
     // The number in a damaged row may be that of another layer's set.
     if (row.checksum === layerChecksum(key, factsOf(row))) this.#statements.removeSet.run(row.leaf_set)
@@ -167,7 +170,16 @@ export class LayerLeaves {
     this.#statements.putGroup.run(leafSet, groupIndex, zeros, data, leaves, checksum)
   }
 
+  /** The file was written anew: the same blocks, in other places. */
+  setFileBytes(key: LayerKey, fileBytes: number): void {
+    const facts = this.facts(key)
+    if (!facts) return
+    this.#statements.removeLayer.run(key.vmId, key.seq, key.diskId)
+    this.#putLayer(key, { ...facts, fileBytes })
+  }
+
   #putLayer(key: LayerKey, facts: LayerFacts): void {
+    this.changes++
     const { leafSet, groupCount, blockCount, fileBytes } = facts
     this.#statements.putLayer.run(
       key.vmId,

@@ -1,7 +1,7 @@
 import type { DiskId, OverlayId, ServerId, VmId } from '#shared/ids.ts'
 import type { OverlayDisk, PointRef } from '#shared/messages/commands.ts'
 import type { ReplicationPolicy } from '#shared/messages/policy.ts'
-import type { PointReport } from '#shared/messages/reports.ts'
+import type { DiskProof, PointReport } from '#shared/messages/reports.ts'
 
 export interface ReplicaDisk {
   readonly diskId: DiskId
@@ -53,6 +53,8 @@ export interface SignedManifest {
     readonly sizeBytes: number
     readonly root: Uint8Array
   }[]
+  /** Empty or absent, or why the point looks unlike the VM's ordinary work. */
+  readonly suspect?: string
 }
 
 export type SealOutcome =
@@ -78,6 +80,47 @@ export interface CreatedOverlay {
   readonly point: PointRef
   readonly capturedAtMs: number
   readonly disks: readonly OverlayDisk[]
+}
+
+export interface VerifyRequest {
+  readonly vmId: VmId
+  /** Of the data blocks, 0 to 100; tables are always checked whole. */
+  readonly percent: number
+  /** Chooses the sample. */
+  readonly seed: number
+}
+
+export interface VerifyOutcome {
+  readonly disks: readonly {
+    readonly diskId: DiskId
+    readonly checkedBlocks: number
+    readonly totalBlocks: number
+    readonly badBlocks: number
+    readonly healedBlocks: number
+  }[]
+  readonly damagedPoints: readonly PointRef[]
+}
+
+export interface ScrubSlice {
+  readonly checkedBlocks: number
+  /** Of all layers of the VM. */
+  readonly totalBlocks: number
+  readonly passEnded: boolean
+  readonly foundDamage: boolean
+}
+
+export interface RepairWanted {
+  readonly diskId: DiskId
+  readonly blockIndexes: readonly number[]
+  /** 32 bytes for each. */
+  readonly leaves: Buffer
+}
+
+/** What takes long is done in steps, between which whoever drives them may do something else. */
+export interface StoreSteps {
+  createOverlay(...args: Parameters<ReplicaStore['createOverlay']>): Generator<void, CreatedOverlay>
+  verify(request: VerifyRequest): Generator<void, VerifyOutcome>
+  heal(vmId: VmId): Generator<void, boolean>
 }
 
 /**
@@ -113,8 +156,12 @@ export interface ReplicaStore {
   /** Tree nodes of the newest state, an unsealed sync delta of (epoch, seq) included. level 0: leaves, 1: group hashes. */
   treeNodes(request: { vmId: VmId; diskId: DiskId; level: 0 | 1; first: number; count: number }): Buffer
   points(vmId: VmId): readonly PointReport[]
+  /** Unpinning a suspect point, or the one held before it, also takes the hint back. */
   pin(vmId: VmId, point: PointRef, pinned: boolean): void
-  /** Applies retention: the decision is pure (shared/policy/retention.ts), one merge per call. True: there is more to do. */
+  /**
+   * Applies retention: the decision is pure (shared/policy/retention.ts), one slice of a merge per call, some 25 ms.
+   * True: there is more to do.
+   */
   prune(vmId: VmId, nowMs: number): boolean
   /** Repeatable by overlayId. qcow2: an empty overlay on the point's layer. raw: the point written out as a sparse raw file. */
   createOverlay(request: {
@@ -123,6 +170,8 @@ export interface ReplicaStore {
     point: PointRef | null
     purpose: 'test' | 'failover'
     format: 'raw' | 'qcow2'
+    /** false: only what is known to be damaged is refused. A raw overlay is proved while it is written in any case. */
+    verify?: boolean
   }): CreatedOverlay
   removeOverlay(vmId: VmId, overlayId: OverlayId): void
   /**
@@ -138,4 +187,22 @@ export interface ReplicaStore {
   /** Layer file of one disk at a point, for verification by stock tools. */
   layerPath(vmId: VmId, point: PointRef, diskId: DiskId): string
   usage(vmId: VmId): { readonly diskBytes: number; readonly mergeDebtBytes: number }
+  /** How many milliseconds the source should add to each cycle until merges have caught up; 0: none. */
+  slowDownMs(vmId: VmId): number
+  /** Reads stored blocks again, heals what can be healed here, and says what is left. */
+  verify(request: VerifyRequest): VerifyOutcome
+  /** Names put back, layers written anew from their own clusters. True: something is better than before. */
+  heal(vmId: VmId): boolean
+  /** The rolling proof goes on for about so long. */
+  scrub(vmId: VmId, budgetMs: number): ScrubSlice
+  proof(vmId: VmId): readonly DiskProof[]
+  /** Damaged blocks the source may be asked for, of one disk, in a fixed order; `skip` were asked for in vain. */
+  repairWanted(vmId: VmId, options: { skip: number; maxBlocks: number }): RepairWanted | null
+  /** Blocks of the source, raw; each is taken only where it is exactly what was lost. Answers how many were. */
+  repair(request: {
+    vmId: VmId
+    diskId: DiskId
+    blockIndexes: readonly number[]
+    blocks: readonly Buffer[]
+  }): number
 }

@@ -1,151 +1,146 @@
-/**
- * Retention at work: decide (pure), then merge one member of a chain into the next (shared/formats/qcow2/merge.ts).
- *
- * The point is marked `merging` first, in the database, so that nobody stands on it any more; then, disk by disk, the
- * next layer's blocks are written into its file and the file is renamed over the next layer; then its row goes. Each
- * step may be repeated: a merge that ran once runs again with the same outcome, and a file that is gone was renamed.
- */
-
-import { CLUSTER_BYTES } from '#shared/formats/qcow2/header.ts'
-import { readLayer } from '#shared/formats/qcow2/layer-reader.ts'
-import { mergeInto } from '#shared/formats/qcow2/merge.ts'
-import type { DiskId, VmId } from '#shared/ids.ts'
-import { decideRetention, retentionOf } from '#shared/policy/retention.ts'
+/** Retention at work: decide (shared/policy/retention.ts), then merge, a slice at a time (merging.ts). */
+import type { VmId } from '#shared/ids.ts'
+import { MergeSpeed, slowDownFor } from '#shared/policy/merge-pace.ts'
+import { decideRetention, type RetentionDecision, retentionOf } from '#shared/policy/retention.ts'
 import type { ReplicaRow } from './catalog.ts'
-import type { Chain, ChainPoint } from './chain.ts'
+import type { Chain } from './chain.ts'
 import type { ReplicaContext } from './context.ts'
-import { mergeLayerLeaves } from './merge-leaves.ts'
+import { damagedSeqs } from './damage.ts'
+import { mayMerge } from './merge-leaves.ts'
+import { allRuns, type MergeRun, uppersOf } from './merge-run.ts'
+import { Merging } from './merging.ts'
 import { overlaysOn } from './overlays.ts'
 
-interface Merge {
-  readonly lower: ChainPoint
-  readonly upper: ChainPoint
-}
+/** Nothing is promised of a replica whose failover is final, but what its overlay stands on. */
+const LATEST_ONLY = { retentionPoints: 0, retentionIntervalSeconds: 0, appConsistentHours: 0 }
 
-/** Merges one member if there is one to merge. True: another is due. */
-export function pruneOne(context: ReplicaContext, replica: ReplicaRow): boolean {
-  const merge = dueMerges(context, replica)[0]
-  if (!merge) return false
-  applyMerge(context, replica.vmId, merge)
-  return dueMerges(context, replica).length > 0
-}
-
-/** Oldest first, so that a run of dropped points copies each block once. */
-export function dueMerges(context: ReplicaContext, replica: ReplicaRow): Merge[] {
-  const chain = context.catalog.chain(replica.vmId)
-  const dropped = droppedSeqs(context, replica, chain)
-  return chain.flatMap((lower, i) => {
-    const upper = chain[i + 1]
-    const isDue = lower.state !== 'point' || dropped.has(lower.seq)
-    return upper && isDue ? [{ lower, upper }] : []
-  })
-}
-
-function droppedSeqs(context: ReplicaContext, replica: ReplicaRow, chain: Chain): ReadonlySet<number> {
-  const overlays = context.catalog.overlays(replica.vmId)
+/** One for every point, oldest first. */
+export function retentionDecisions(
+  { catalog }: ReplicaContext,
+  replica: ReplicaRow,
+  chain: Chain,
+): RetentionDecision[] {
+  const { vmId } = replica
+  const overlays = catalog.overlays(vmId)
+  const suspicions = catalog.suspicions.of(vmId)
+  const damages = catalog.damage.list(vmId)
+  const damaged = damages.length > 0 ? damagedSeqs(chain, damages, catalog.layerLeaves) : new Set()
   const points = chain
     .filter(({ state }) => state === 'point')
     .map((point) => ({
       ...point,
       inUse: overlaysOn(overlays, point).length > 0,
-      suspect: false,
-      damaged: false,
+      suspect: suspicions.has(point.seq),
+      damaged: damaged.has(point.seq),
     }))
-  const policy = retentionOf(
-    replica.state === 'committed'
-      ? { retentionPoints: 0, retentionIntervalSeconds: 0, appConsistentHours: 0 }
-      : replica.policy,
-  )
-  const decisions = decideRetention({ points, policy })
-  return new Set(decisions.filter(({ keep }) => !keep).map(({ seq }) => seq))
-}
-
-/** Also what finishes a merge that a crash interrupted. */
-export function applyMerge(context: ReplicaContext, vmId: VmId, { lower, upper }: Merge): void {
-  const { catalog, crash, files, log, paths } = context
-  if (lower.state !== 'merging') catalog.setState(vmId, lower.seq, 'merging')
-  crash('replica.prune-marked')
-  for (const { diskId } of lower.disks) {
-    mergeDisk(context, { vmId, diskId, lower, upper })
-    crash('replica.prune-disk-done')
-  }
-  catalog.transaction(() => {
-    const below = catalog.chain(vmId).findLast(({ seq }) => seq < lower.seq)
-    mergeLayerLeaves(catalog, {
-      vmId,
-      lower,
-      upper,
-      lowerHasBacking: (diskId) => below?.disks.some((disk) => disk.diskId === diskId) ?? false,
-      fileBytes: (diskId) => fileBytes(context, paths.layer(vmId, diskId, upper)),
-      nowMs: context.clock.now(),
-    })
-    catalog.removeFromChain(vmId, lower.seq)
-    for (const disk of upper.disks) {
-      const path = paths.layer(vmId, disk.diskId, upper)
-      catalog.putChainDisk(vmId, upper.seq, {
-        ...disk,
-        storedBytes: files.storedBytes(path),
-        changedBytes: layerBytes(context, path),
-      })
-    }
+  return decideRetention({
+    points,
+    policy: retentionOf(replica.state === 'committed' ? LATEST_ONLY : replica.policy),
   })
-  crash('replica.prune-committed')
-  log.info('replica.point-pruned', { vmId, epoch: lower.epoch, seq: lower.seq, into: upper.seq })
 }
 
-function mergeDisk(
-  { crash, files, paths }: ReplicaContext,
-  { vmId, diskId, lower, upper }: Merge & { vmId: VmId; diskId: DiskId },
+/**
+ * A person unpinned this point: if it is suspect, or held because of one, the hint is taken back. Inside the caller's
+ * transaction, after the pin is gone.
+ */
+export function takeBackSuspicion(
+  context: ReplicaContext,
+  replica: ReplicaRow,
+  { seq }: { readonly seq: number },
 ): void {
-  const lowerPath = paths.layer(vmId, diskId, lower)
-  const upperPath = paths.layer(vmId, diskId, upper)
-  if (!files.exists(lowerPath)) return
-  if (!upper.disks.some((disk) => disk.diskId === diskId)) {
-    files.remove(lowerPath)
-    files.syncFolder(paths.diskFolder(vmId, diskId))
-    return
+  const { catalog } = context
+  const { vmId } = replica
+  const decisions = retentionDecisions(context, replica, catalog.chain(vmId))
+  const isHeld = decisions.find((one) => one.seq === seq)?.reason === 'before-suspect'
+  const first = decisions.find((one) => one.seq > seq && one.reason === 'suspect')
+  catalog.suspicions.clear(vmId, seq)
+  if (isHeld && first) catalog.suspicions.clear(vmId, first.seq)
+}
+
+export class Pruning {
+  readonly #context: ReplicaContext
+  /** By VM. What is on its way lives here only, and is planned again by the next life. */
+  readonly #merging = new Map<VmId, Merging>()
+  readonly #speed = new MergeSpeed()
+  readonly #slowedByMs = new Map<VmId, number>()
+
+  constructor(context: ReplicaContext) {
+    this.#context = context
   }
-  const lowerFile = files.open(lowerPath, 'write')
-  try {
-    const upperFile = files.open(upperPath, 'read')
+
+  /** One slice of one merge. True: there is more to do. */
+  prune(replica: ReplicaRow): boolean {
+    const { vmId } = replica
+    const merging = this.#merging.get(vmId) ?? this.#begin(replica)
+    if (!merging) return false
+    let isDone = true
     try {
-      mergeInto(readLayer(lowerFile, lowerPath), readLayer(upperFile, upperPath), (step) =>
-        crash(`replica.prune-${step}`),
-      )
+      const slice = merging.slice()
+      ;({ isDone } = slice)
+      this.#speed.add(slice)
     } finally {
-      upperFile.close()
+      if (isDone) this.abandon(vmId)
     }
-  } finally {
-    lowerFile.close()
+    return !isDone || this.#mergeable(replica) !== undefined
   }
-  files.rename(lowerPath, upperPath)
-  crash('replica.prune-renamed')
-  files.syncFolder(paths.diskFolder(vmId, diskId))
-}
 
-function fileBytes({ files }: ReplicaContext, path: string): number {
-  const file = files.open(path, 'read')
-  try {
-    return file.sizeBytes()
-  } finally {
-    file.close()
+  #begin(replica: ReplicaRow): Merging | undefined {
+    const run = this.#mergeable(replica)
+    if (!run) return undefined
+    const merging = new Merging(this.#context, replica.vmId, run)
+    this.#merging.set(replica.vmId, merging)
+    return merging
   }
-}
 
-function layerBytes({ files }: ReplicaContext, path: string): number {
-  const file = files.open(path, 'read')
-  try {
-    let blocks = 0
-    for (const _ of readLayer(file, path).map.entries()) blocks++
-    return blocks * CLUSTER_BYTES
-  } finally {
-    file.close()
+  /** A layer whose tables are damaged waits until it is healed: merging would make the damage final. */
+  #mergeable(replica: ReplicaRow): MergeRun | undefined {
+    const { catalog } = this.#context
+    return this.#runs(replica).find((run) => mayMerge(catalog, replica.vmId, [...run.members, run.target]))
   }
-}
 
-/** Bytes that merges due now will have to copy. */
-export function mergeDebtBytes(context: ReplicaContext, replica: ReplicaRow): number {
-  return dueMerges(context, replica)
-    .flatMap(({ upper }) => upper.disks)
-    .reduce((sum, disk) => sum + disk.storedBytes, 0)
+  #runs(replica: ReplicaRow): MergeRun[] {
+    const chain = this.#context.catalog.chain(replica.vmId)
+    const decisions = retentionDecisions(this.#context, replica, chain)
+    return allRuns(chain, new Set(decisions.filter(({ keep }) => !keep).map(({ seq }) => seq)))
+  }
+
+  /** Before the chain or its files change in another way than by growing. */
+  abandon(vmId: VmId): void {
+    const merging = this.#merging.get(vmId)
+    this.#merging.delete(vmId)
+    merging?.[Symbol.dispose]()
+  }
+
+  /** Bytes that merges due now still have to copy, at most. */
+  debtBytes(replica: ReplicaRow): number {
+    const stored = this.#runs(replica)
+      .flatMap((run) => uppersOf(run))
+      .flatMap(({ disks }) => disks)
+      .reduce((sum, disk) => sum + disk.storedBytes, 0)
+    return Math.max(0, stored - (this.#merging.get(replica.vmId)?.copiedBytes ?? 0))
+  }
+
+  /** What the source of this VM is asked to add to each of its cycles. */
+  slowDownMs(replica: ReplicaRow): number {
+    const { vmId, policy } = replica
+    const slowMs = slowDownFor({
+      debtBytes: this.debtBytes(replica),
+      mergeBytesPerSecond: this.#speed.bytesPerSecond,
+      frequencyMs: policy.copyFrequencySeconds * 1000,
+      chainLength: this.#context.catalog.chain(vmId).length,
+      dueLayers: this.#runs(replica).reduce((sum, { members }) => sum + members.length, 0),
+      slowedByMs: this.#slowedByMs.get(vmId) ?? 0,
+    })
+    this.#slowedByMs.set(vmId, slowMs)
+    return slowMs
+  }
+
+  forget(vmId: VmId): void {
+    this.abandon(vmId)
+    this.#slowedByMs.delete(vmId)
+  }
+
+  close(): void {
+    for (const vmId of [...this.#merging.keys()]) this.abandon(vmId)
+  }
 }

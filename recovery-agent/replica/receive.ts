@@ -82,6 +82,7 @@ export class Receiver implements WriterOwner {
     delta.sealFiles(chain)
     catalog.transaction(() => {
       delta.record(chain, manifest, clock.now())
+      if (manifest.suspect) catalog.suspicions.put(vmId, seq, manifest.suspect)
       crash('replica.seal-in-transaction')
     })
     crash('replica.seal-committed')

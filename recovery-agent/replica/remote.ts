@@ -47,6 +47,7 @@ export const storeMethods = [
   'remove',
   'layerPath',
   'usage',
+  'slowDownMs',
 ] as const satisfies readonly (keyof ReplicaStore)[]
 export type StoreMethod = (typeof storeMethods)[number]
 

@@ -71,7 +71,7 @@ describe.skipIf(!hasTool('qemu-img'))('the ends and beginnings of a replica', ()
     expect(fixture.verified()).toEqual([1])
     expect(fixture.store.points(testVm)[0]?.changedBytes).toBeLessThanOrEqual(3 * 65_536)
     expect(fixture.store.usage(testVm).mergeDebtBytes).toBeGreaterThan(0)
-    expect(fixture.store.prune(testVm, 0)).toBe(false)
+    while (fixture.store.prune(testVm, 0));
     expect(fixture.verified()).toEqual([1])
     expect(fixture.store.usage(testVm).mergeDebtBytes).toBe(0)
   })

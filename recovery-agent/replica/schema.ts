@@ -1,6 +1,7 @@
 import type { Migration } from '#shared/sqlite.ts'
 import { leafStoreSchema, treePagesMigration } from '../tree/leaf-store.ts'
 import { proofMigration } from './proof-schema.ts'
+import { suspicionsMigration } from './suspicions.ts'
 
 /**
  * replica.db. It is the truth about which files count: a layer no row names is left over from an earlier life.
@@ -70,4 +71,5 @@ export const replicaMigrations: readonly Migration[] = [
   },
   treePagesMigration,
   proofMigration,
+  suspicionsMigration,
 ]

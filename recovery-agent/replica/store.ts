@@ -19,7 +19,7 @@ import { nodeFiles, type ReplicaFiles } from './files.ts'
 import { pathsIn } from './names.ts'
 import { createOverlay, type OverlayRequest, overlaysOn, removeOverlay } from './overlays.ts'
 import type { CreatedOverlay, DeltaHeader, DeltaWriter, ReplicaState, ReplicaStore } from './port.ts'
-import { applyMerge, dueMerges, mergeDebtBytes, pruneOne } from './prune.ts'
+import { Pruning, retentionDecisions, takeBackSuspicion } from './prune.ts'
 import { Receiver } from './receive.ts'
 import { commitReplica, removeReplica } from './retire.ts'
 import { replicaMigrations } from './schema.ts'
@@ -48,10 +48,12 @@ export function openReplicaStore(options: OpenReplicaStore): ReplicaStore & Disp
 class LayerReplicaStore implements ReplicaStore, Disposable {
   readonly #context: ReplicaContext
   readonly #receiver: Receiver
+  readonly #pruning: Pruning
 
   constructor(context: ReplicaContext) {
     this.#context = context
     this.#receiver = new Receiver(context)
+    this.#pruning = new Pruning(context)
   }
 
   recover(): void {
@@ -72,10 +74,8 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
       removeReplica(this.#context, replica)
       return
     }
+    // A merge that was interrupted is done again by pruning; every point reads as it should meanwhile.
     sweep(this.#context, vmId)
-    for (const merge of dueMerges(this.#context, replica)) {
-      if (merge.lower.state === 'merging') applyMerge(this.#context, vmId, merge)
-    }
   }
 
   list(): readonly ReplicaState[] {
@@ -102,6 +102,7 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
       if (existing?.state === 'committed') {
         // What is left serves the overlay of a finished failover; a new replica begins empty.
         this.#refuseIfNeeded(existing, ['ready', 'creating'])
+        this.#pruning.forget(vmId)
         removeReplica(this.#context, existing)
       }
       catalog.putReplica({ vmId, state: 'active', epoch, sourceServerId, policy, disks })
@@ -123,6 +124,7 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
         if (isDone) return this.#stateOf(existing)
         this.#refuseIfNeeded(existing, ['ready', 'creating'])
         this.#receiver.discard(vmId)
+        this.#pruning.forget(vmId)
       }
       adoptDisks(this.#context, request)
       sweep(this.#context, vmId)
@@ -187,22 +189,36 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
 
   points(vmId: VmId): readonly PointReport[] {
     const { catalog } = this.#context
+    const replica = catalog.replica(vmId)
+    if (!replica) return []
     const overlays = catalog.overlays(vmId)
-    return catalog
-      .chain(vmId)
+    const chain = catalog.chain(vmId)
+    const suspicions = catalog.suspicions.of(vmId)
+    const decisions = new Map(
+      retentionDecisions(this.#context, replica, chain).map(({ seq, reason }) => [seq, reason]),
+    )
+    return chain
       .filter(({ state }) => state === 'point')
-      .map((point) => reportOf(point, overlaysOn(overlays, point)))
+      .map((point) => ({
+        ...reportOf(point, overlaysOn(overlays, point)),
+        suspect: suspicions.get(point.seq) ?? null,
+        keptBecause: decisions.get(point.seq) ?? 'newest',
+      }))
   }
 
   pin(vmId: VmId, point: PointRef, pinned: boolean): void {
     this.#attempt(() => {
+      const { catalog } = this.#context
       const found = pointOrThrow(this.#chain(vmId), { vmId, point })
-      this.#context.catalog.setPinned(vmId, found.seq, pinned)
+      catalog.transaction(() => {
+        catalog.setPinned(vmId, found.seq, pinned)
+        if (!pinned) takeBackSuspicion(this.#context, replicaOrThrow(this.#context, vmId), found)
+      })
     })
   }
 
   prune(vmId: VmId): boolean {
-    return this.#attempt(() => pruneOne(this.#context, replicaOrThrow(this.#context, vmId)))
+    return this.#attempt(() => this.#pruning.prune(replicaOrThrow(this.#context, vmId)))
   }
 
   createOverlay(request: OverlayRequest): CreatedOverlay {
@@ -241,6 +257,7 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
       }
       if (overlay.state === 'committed') return
       this.#receiver.discard(vmId)
+      this.#pruning.forget(vmId)
       commitReplica(this.#context, replica, overlay)
       sweep(this.#context, vmId)
     })
@@ -252,6 +269,7 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
       if (!replica) return
       this.#refuseIfNeeded(replica, ['ready', 'creating'])
       this.#receiver.discard(vmId)
+      this.#pruning.forget(vmId)
       removeReplica(this.#context, replica)
     })
   }
@@ -275,12 +293,17 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
       )
       return {
         diskBytes: stored.reduce((sum, bytes) => sum + bytes, 0),
-        mergeDebtBytes: mergeDebtBytes(this.#context, replica),
+        mergeDebtBytes: this.#pruning.debtBytes(replica),
       }
     })
   }
 
+  slowDownMs(vmId: VmId): number {
+    return this.#attempt(() => this.#pruning.slowDownMs(replicaOrThrow(this.#context, vmId)))
+  }
+
   [Symbol.dispose](): void {
+    this.#pruning.close()
     this.#receiver.close()
     this.#context.catalog.close()
   }

@@ -27,6 +27,7 @@ export function checkManifest(encoded: Uint8Array, header: DeltaHeader, source: 
   return {
     encoded,
     roots: manifest.disks.map(({ diskId, sizeBytes, root }) => ({ diskId, sizeBytes, root })),
+    suspect: manifest.suspect,
   }
 }
 

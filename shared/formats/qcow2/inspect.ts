@@ -156,7 +156,7 @@ function* readTables(
   })
   while (refcountBlocks.at(-1) === 0) refcountBlocks.pop()
   for (const block of refcountBlocks) if (block > 0) take(block, 'a refcount block')
-  return { layer: { file, header, map, l2Clusters, refcountBlocks }, use }
+  return { layer: { file, path, header, map, l2Clusters, refcountBlocks }, use }
 }
 
 function readL2(cluster: Buffer, path: string): Int32Array | undefined {

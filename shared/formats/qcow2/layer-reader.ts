@@ -5,36 +5,56 @@ import { ABSENT, ClusterMap, L2_ENTRIES, ZERO } from './cluster-map.ts'
 import { CLUSTER_BYTES, decodeHeader, type LayerHeader } from './header.ts'
 import { decodeL2, decodeReferences, l1EntriesOf } from './tables.ts'
 
-/** A sealed layer, read whole: header, where every block is, and where its tables are. */
-export interface Layer {
+/** A sealed layer without its map: header, and where its tables are. */
+export interface LayerTables {
   readonly file: BlockFile
+  readonly path: string
   readonly header: LayerHeader
-  readonly map: ClusterMap
   /** Cluster of each L2 table by its index; 0: none. */
   readonly l2Clusters: readonly number[]
   /** Cluster of each refcount block by its index; 0: none. */
   readonly refcountBlocks: readonly number[]
 }
 
+/** A sealed layer, read whole. */
+export interface Layer extends LayerTables {
+  /** Where every block is. */
+  readonly map: ClusterMap
+}
+
 /** Throws `layer-damaged` for what is not a layer of ours. */
-export function readLayer(file: BlockFile, path: string): Layer {
+export function readLayerTables(file: BlockFile, path: string): LayerTables {
   const cluster = Buffer.alloc(CLUSTER_BYTES)
   file.read(cluster, 0)
   const header = decodeHeader(cluster, path)
   const l1 = Buffer.alloc(header.l1Entries * 8)
   file.read(l1, header.l1Offset)
   const l2Clusters = decodeReferences(l1, header.l1Entries, path)
-  const map = new ClusterMap()
-  l2Clusters.forEach((l2Cluster, tableIndex) => {
-    if (l2Cluster === 0 || tableIndex >= l1EntriesOf(header.sizeBytes)) return
-    file.read(cluster, l2Cluster * CLUSTER_BYTES)
-    map.setTable(tableIndex, decodeL2(cluster, path))
-  })
   const refcountTable = Buffer.alloc(header.refcountTableClusters * CLUSTER_BYTES)
   file.read(refcountTable, header.refcountTableOffset)
   const refcountBlocks = decodeReferences(refcountTable, refcountTable.length / 8, path)
   while (refcountBlocks.at(-1) === 0) refcountBlocks.pop()
-  return { file, header, map, l2Clusters, refcountBlocks }
+  return { file, path, header, l2Clusters, refcountBlocks }
+}
+
+/** undefined: the layer has none there, or it lies past the end of the disk. Throws `layer-damaged`. */
+export function readTable(layer: LayerTables, tableIndex: number): Int32Array | undefined {
+  const l2Cluster = layer.l2Clusters[tableIndex] ?? 0
+  if (l2Cluster === 0 || tableIndex >= l1EntriesOf(layer.header.sizeBytes)) return undefined
+  const cluster = Buffer.allocUnsafe(CLUSTER_BYTES)
+  layer.file.read(cluster, l2Cluster * CLUSTER_BYTES)
+  return decodeL2(cluster, layer.path)
+}
+
+/** Throws `layer-damaged` for what is not a layer of ours. */
+export function readLayer(file: BlockFile, path: string): Layer {
+  const layer = readLayerTables(file, path)
+  const map = new ClusterMap()
+  for (let tableIndex = 0; tableIndex < layer.l2Clusters.length; tableIndex++) {
+    const table = readTable(layer, tableIndex)
+    if (table) map.setTable(tableIndex, table)
+  }
+  return { ...layer, map }
 }
 
 /** Neighbouring blocks whose bytes are neighbours in one layer. */

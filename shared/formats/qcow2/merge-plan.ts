@@ -1,155 +1,84 @@
 /**
- * Merging the layer above into the one below it, as data (DESIGN §5, "Pruning point k").
+ * What merging layers does to one L2 table of the lower file, as data (DESIGN §5, "Pruning point k").
  *
- * The lower file is no point any more, and its only readers go through the upper one, which answers every block it has
- * itself. So the lower file's cluster of such a block may be overwritten at any moment without anyone seeing it, and no
- * other cluster is touched: not while it is in use, and not when it becomes free in this very merge. That holds for a
- * hypervisor that opened the chain before the merge as well: tables keep their places, and a table that must move
- * leaves its old cluster alone until the next merge.
- *
- * The plan is made from the tables alone, never from refcounts. After a crash it is made again from whatever the tables
- * then say, and whatever an earlier attempt allocated and never referenced counts as free.
+ * The lower file is no point any more, and its only readers go through the upper ones, which answer every block they
+ * have themselves. So the lower file's cluster of such a block may be overwritten at any moment without anyone seeing
+ * it, and no other cluster is touched. That holds for a hypervisor that opened the chain before the merge as well.
  */
-import { blockCountOf } from '#shared/blocks/block.ts'
-import { ABSENT, type ClusterMap, L2_ENTRIES, ZERO } from './cluster-map.ts'
-import type { Layer } from './layer-reader.ts'
-import { ClusterUse, coverWithRefcounts, ENTRIES_PER_CLUSTER, l1EntriesOf } from './tables.ts'
+import { ABSENT, L2_ENTRIES, ZERO } from './cluster-map.ts'
 
 export interface CopyRun {
+  /** Which of the upper layers, by its place in the list. */
+  readonly upperIndex: number
   /** Clusters in the upper file and in the lower one. */
   readonly from: number
   readonly to: number
   readonly count: number
 }
 
-export interface MergePlan {
+export interface TablePlan {
   readonly copies: readonly CopyRun[]
-  readonly map: ClusterMap
-  readonly sizeBytes: number
-  /** Tables whose L2 cluster must be written. */
-  readonly changedTables: readonly number[]
-  readonly l2Clusters: readonly number[]
-  readonly l1Start: number
-  readonly refcountTableStart: number
-  readonly refcountTableClusters: number
-  readonly refcountBlocks: readonly number[]
-  /** Everything referenced before or after: what refcounts must cover while tables change. */
-  readonly useDuring: ClusterUse
-  /** Everything referenced once the tables have changed. */
-  readonly useAfter: ClusterUse
-  /** Data clusters nobody references any more. */
+  readonly table: Int32Array
+  /** The table itself must be written. */
+  readonly isChanged: boolean
+  /** Data clusters that nobody references once it is. */
   readonly freed: readonly number[]
+  /** Entries that are not absent. */
+  readonly entryCount: number
 }
 
-const MAX_RUN_CLUSTERS = 16
+/** One piece of copying: 1 MiB. */
+export const MAX_RUN_CLUSTERS = 16
 
-/** Every cluster the tables of a layer reference, the tables included. */
-export function clustersInUse(layer: Layer): ClusterUse {
-  const use = new ClusterUse()
-  use.add(0)
-  const { header } = layer
-  addRun(use, header.l1Offset, Math.max(1, Math.ceil(header.l1Entries / ENTRIES_PER_CLUSTER)))
-  addRun(use, header.refcountTableOffset, header.refcountTableClusters)
-  for (const cluster of [...layer.l2Clusters, ...layer.refcountBlocks]) if (cluster > 0) use.add(cluster)
-  for (const [, state] of layer.map.entries()) if (state > 0) use.add(state)
-  return use
-}
-
-function addRun(use: ClusterUse, offsetBytes: number, clusters: number): void {
-  const first = offsetBytes / 65_536
-  for (let i = 0; i < clusters; i++) use.add(first + i)
-}
-
-export function planMerge(lower: Layer, upper: Layer): MergePlan {
-  const useDuring = clustersInUse(lower)
-  const map = lower.map.copy()
-  const sizeBytes = upper.header.sizeBytes
-  const changed = new Set<number>()
+export function planTable(of: {
+  readonly lower: Int32Array | undefined
+  /** Of each upper layer, newest first; undefined: it says nothing here. */
+  readonly uppers: readonly (Int32Array | undefined)[]
+  readonly lowerHasBacking: boolean
+  /** Blocks of the table that the disk still has. */
+  readonly blockCount: number
+  readonly allocate: () => number
+}): TablePlan {
+  const table = of.lower?.slice() ?? new Int32Array(L2_ENTRIES)
+  const runs: CopyRun[] = []
   const freed: number[] = []
-  const copies = new CopyRuns()
-
-  for (const [blockIndex, state] of upper.map.entries()) {
-    const old = map.get(blockIndex)
-    if (state === ZERO) {
-      // Without a backing file below, an absent block reads as zeros.
-      const next = lower.header.backingName === null ? ABSENT : ZERO
-      if (old > 0) freed.push(old)
-      if (old !== next) changed.add(Math.floor(blockIndex / L2_ENTRIES))
-      map.set(blockIndex, next)
-      continue
+  let isChanged = false
+  let entryCount = 0
+  const set = (i: number, state: number) => {
+    const old = table[i] ?? ABSENT
+    if (old > 0 && state !== old) freed.push(old)
+    if (old === state) return
+    table[i] = state
+    isChanged = true
+  }
+  // Without a backing file below, an absent block reads as zeros.
+  const zero = of.lowerHasBacking ? ZERO : ABSENT
+  for (let i = 0; i < L2_ENTRIES; i++) {
+    if (i >= of.blockCount) set(i, ABSENT)
+    else {
+      const upperIndex = of.uppers.findIndex((upper) => upper !== undefined && upper[i] !== ABSENT)
+      const state = of.uppers[upperIndex]?.[i] ?? ABSENT
+      if (state === ZERO) set(i, zero)
+      else if (state !== ABSENT) {
+        const old = table[i] ?? ABSENT
+        const to = old > 0 ? old : of.allocate()
+        addToRuns(runs, { upperIndex, from: state, to, count: 1 })
+        set(i, to)
+      }
     }
-    const cluster = old > 0 ? old : useDuring.allocate()
-    copies.add(state, cluster)
-    if (cluster === old) continue
-    map.set(blockIndex, cluster)
-    changed.add(Math.floor(blockIndex / L2_ENTRIES))
+    if (table[i] !== ABSENT) entryCount++
   }
-  if (sizeBytes < lower.header.sizeBytes) dropFrom(blockCountOf(sizeBytes), { map, changed, freed })
-
-  const l2Clusters: number[] = new Array<number>(
-    Math.max(l1EntriesOf(sizeBytes), lower.header.l1Entries),
-  ).fill(0)
-  lower.l2Clusters.forEach((cluster, i) => {
-    l2Clusters[i] = cluster
-  })
-  for (const tableIndex of changed) l2Clusters[tableIndex] ||= useDuring.allocate()
-
-  const l1ClustersBefore = Math.max(1, Math.ceil(lower.header.l1Entries / ENTRIES_PER_CLUSTER))
-  const l1Clusters = Math.max(1, Math.ceil(l2Clusters.length / ENTRIES_PER_CLUSTER))
-  const l1Before = lower.header.l1Offset / 65_536
-  const l1Start = l1Clusters > l1ClustersBefore ? useDuring.allocateRun(l1Clusters) : l1Before
-  const refcounts = placeRefcounts(lower, useDuring)
-
-  const useAfter = useDuring.copy()
-  for (const cluster of freed) useAfter.remove(cluster)
-  if (l1Start !== l1Before) for (let i = 0; i < l1ClustersBefore; i++) useAfter.remove(l1Before + i)
-  return {
-    copies: copies.runs,
-    map,
-    sizeBytes,
-    changedTables: [...changed].sort((a, b) => a - b),
-    l2Clusters,
-    l1Start,
-    ...refcounts,
-    useDuring,
-    useAfter,
-    freed,
-  }
+  return { copies: runs, table, isChanged, freed, entryCount }
 }
 
-/** A layer of one refcount table cluster covers 16 TiB; the tables of a lower layer never move. */
-function placeRefcounts(lower: Layer, use: ClusterUse) {
-  return {
-    refcountTableStart: lower.header.refcountTableOffset / 65_536,
-    refcountTableClusters: lower.header.refcountTableClusters,
-    refcountBlocks: coverWithRefcounts(use, lower.refcountBlocks),
-  }
-}
-
-function dropFrom(
-  blockCount: number,
-  { map, changed, freed }: { map: ClusterMap; changed: Set<number>; freed: number[] },
-): void {
-  for (const [blockIndex, state] of map.entries()) {
-    if (blockIndex < blockCount) continue
-    if (state > 0) freed.push(state)
-    map.set(blockIndex, ABSENT)
-    changed.add(Math.floor(blockIndex / L2_ENTRIES))
-  }
-}
-
-class CopyRuns {
-  readonly runs: CopyRun[] = []
-
-  add(from: number, to: number): void {
-    const last = this.runs.at(-1)
-    if (
-      last &&
-      last.count < MAX_RUN_CLUSTERS &&
-      last.from + last.count === from &&
-      last.to + last.count === to
-    ) {
-      this.runs[this.runs.length - 1] = { ...last, count: last.count + 1 }
-    } else this.runs.push({ from, to, count: 1 })
-  }
+function addToRuns(runs: CopyRun[], next: CopyRun): void {
+  const last = runs.at(-1)
+  const isNeighbour =
+    last !== undefined &&
+    last.upperIndex === next.upperIndex &&
+    last.count < MAX_RUN_CLUSTERS &&
+    last.from + last.count === next.from &&
+    last.to + last.count === next.to
+  if (isNeighbour) runs[runs.length - 1] = { ...last, count: last.count + 1 }
+  else runs.push(next)
 }
