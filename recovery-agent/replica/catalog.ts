@@ -1,4 +1,5 @@
 /** replica.db as objects: every statement the store runs. */
+import type { Statement } from 'better-sqlite3'
 import type { DiskId, OverlayId, ServerId, VmId } from '#shared/ids.ts'
 import type { OverlayDisk, PointRef } from '#shared/messages/commands.ts'
 import { type ReplicationPolicy, replicationPolicy } from '#shared/messages/policy.ts'
@@ -50,6 +51,7 @@ export class Catalog {
   readonly damage: DamageRows
   readonly suspicions: Suspicions
   readonly #db: Sqlite
+  readonly #statements = new Map<string, Statement<unknown[], Row>>()
   #changes = 0
 
   constructor(db: Sqlite) {
@@ -231,12 +233,19 @@ export class Catalog {
     this.#db.close()
   }
 
+  /** Each statement is prepared once: preparing costs more than most of them. */
+  #statement(sql: string): Statement<unknown[], Row> {
+    const known = this.#statements.get(sql) ?? this.#db.prepare<unknown[], Row>(sql)
+    this.#statements.set(sql, known)
+    return known
+  }
+
   #all(sql: string, ...values: unknown[]): Row[] {
-    return this.#db.prepare<unknown[], Row>(sql).all(...values)
+    return this.#statement(sql).all(...values)
   }
 
   #run(sql: string, ...values: unknown[]): void {
-    this.#db.prepare<unknown[]>(sql).run(...values)
+    this.#statement(sql).run(...values)
   }
 }
 
