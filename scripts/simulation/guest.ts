@@ -135,10 +135,12 @@ export class Guest {
     if (last !== first) this.#number(last)
   }
 
-  /** A burst that leaves the two numbers one apart: what a capture may see. */
+  /** Leaves the two numbers one apart: what a capture may see. */
   writeHalf(): void {
     const first = this.#disks[0]
-    if (!first || this.isOff || this.#disks.length < 2) return
+    const last = this.#disks.at(-1)
+    if (!first || !last || this.isOff || this.#disks.length < 2) return
+    this.#number(last)
     this.#writes++
     this.#number(first)
   }

@@ -2,7 +2,7 @@
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { decideRetention } from '#shared/policy/retention.ts'
+import { decideRetention, retentionOf } from '#shared/policy/retention.ts'
 import { inject } from './faults.ts'
 import { useNativeSignatures } from './native-signatures.ts'
 import { operate } from './operate.ts'
@@ -151,7 +151,7 @@ async function convergeInPeace(world: World): Promise<void> {
   link.latencyMs = 2
   link.setSilent(false)
   for (const { disk } of world.hosts) disk.roomBytes = undefined
-  for (const host of world.hosts) if (!host.life) await world.switchOn(host)
+  for (const host of world.hosts) if (!host.life) void world.switchOn(host)
   const deadlineMs = scheduler.nowMs + PEACE_LIMIT_MS
   while (scheduler.nowMs < deadlineMs) {
     await scheduler.runUntil(scheduler.nowMs + PEACE_STEP_MS)
@@ -180,8 +180,12 @@ function isPruned(vm: ProtectedVm): boolean {
   const store = vm.target.parts?.store
   const policy = store?.get(vm.vmId)?.policy
   if (!store || !policy) return false
-  const points = store.points(vm.vmId).map((point) => ({ ...point, inUse: point.overlays.length > 0 }))
-  return decideRetention({ points, policy }).every(({ keep }) => keep)
+  const points = store.points(vm.vmId).map((point) => ({
+    ...point,
+    inUse: point.overlays.length > 0,
+    suspect: point.suspect !== null,
+  }))
+  return decideRetention({ points, policy: retentionOf(policy) }).every(({ keep }) => keep)
 }
 
 function judgeRest(world: World): void {

@@ -49,7 +49,7 @@ function openLayer(disk: SimDisk, path: string): Open {
   const file = disk.file(path)
   if (!file) throw new Error(`${path} is missing`)
   const header = clusterAt(file, 0)
-  if (!header || header.readUInt32BE(0) !== 0x514649fb) throw new Error(`${path} is no qcow2 file`)
+  if (header?.readUInt32BE(0) !== 0x514649fb) throw new Error(`${path} is no qcow2 file`)
   const nameAt = Number(header.readBigUInt64BE(8))
   const name = header.subarray(nameAt, nameAt + header.readUInt32BE(16)).toString('utf8')
   return {

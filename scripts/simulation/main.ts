@@ -1,8 +1,102 @@
-import { runHistory } from './history.ts'
+/** ./scripts/simulate: seeded histories of the real engine, each judged by what its guests' disks were. */
+import { spawn } from 'node:child_process'
+import { createInterface } from 'node:readline'
+import { parseArgs } from 'node:util'
+import { type HistoryReport, runHistory } from './history.ts'
+import { planHistory } from './plan.ts'
+import { summaryOf, textOf } from './report.ts'
+import { crashNames } from './world.ts'
 
-const seed = Number(process.argv[2] ?? 1)
-const report = await runHistory({
-  seed,
-  ...(process.argv[3] ? { trace: (line: string) => void process.stdout.write(`${line}\n`) } : {}),
+const help = `./scripts/simulate [--seeds N] [--seed S] [--from S] [--break NAME|all] [--json] [--plan] [--trace] [--processes N]
+
+Runs N histories (default 100) from seed --from (default 1), or only --seed S. Each drives two agents in one process over
+virtual time: kills at every named instant, power cuts, a line that breaks, repeats and falls silent, full disks, jumping
+clocks, disks that come, go and grow, failovers. Every recovery point is compared with what the guest's disks were.
+Exit code 1 when anything violates an invariant.
+  --break NAME   with that bug put in on purpose: a violation must be found, and then the exit code is 0
+  --trace        print what happens in the history      --plan   print what it would do
+`
+
+const { values } = parseArgs({
+  options: {
+    seeds: { type: 'string', default: '100' },
+    seed: { type: 'string' },
+    from: { type: 'string', default: '1' },
+    break: { type: 'string' },
+    json: { type: 'boolean', default: false },
+    plan: { type: 'boolean', default: false },
+    trace: { type: 'boolean', default: false },
+    processes: { type: 'string', default: '2' },
+    /** Of one of the processes: every so manieth seed, a line of JSON each. */
+    part: { type: 'string' },
+    /** End with the first violation. */
+    'until-violation': { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
+  },
 })
-process.stdout.write(`${JSON.stringify(report, null, 1)}\n`)
+
+function seedsOf(): number[] {
+  if (values.seed !== undefined) return [Number(values.seed)]
+  return Array.from({ length: Number(values.seeds) }, (_, i) => Number(values.from) + i)
+}
+
+async function main(): Promise<void> {
+  if (values.help) process.stdout.write(help)
+  else if (values.plan)
+    for (const seed of seedsOf())
+      process.stdout.write(`${JSON.stringify(planHistory(seed, crashNames), null, 2)}\n`)
+  else if (values.part !== undefined) await runPart(values.part)
+  else await runAll()
+}
+
+/** `part`: "1/2" runs the seeds at positions 0, 2, 4 … */
+async function runPart(part: string): Promise<void> {
+  const [number = 1, of = 1] = part.split('/').map(Number)
+  for (const [i, seed] of seedsOf().entries()) {
+    if (i % of !== number - 1) continue
+    const report = await runHistory({ seed })
+    process.stdout.write(`${JSON.stringify(report)}\n`)
+    if (values['until-violation'] && report.violations.length > 0) return
+  }
+}
+
+async function runAll(): Promise<void> {
+  const startedMs = performance.now()
+  const seeds = seedsOf()
+  const reports =
+    seeds.length === 1
+      ? [await runHere(seeds[0] ?? 1)]
+      : await spread(Math.min(seeds.length, Number(values.processes)))
+  const summary = summaryOf(reports, { seeds: seeds.length, seconds: (performance.now() - startedMs) / 1000 })
+  process.stdout.write(values.json ? `${JSON.stringify(summary)}\n` : textOf(summary))
+  const isWhole = reports.length === seeds.length || values['until-violation']
+  process.exitCode = summary.violations.length === 0 && isWhole ? 0 : 1
+}
+
+function runHere(seed: number): Promise<HistoryReport> {
+  const trace = (line: string) => void process.stdout.write(`${line}\n`)
+  return runHistory(values.trace ? { seed, trace } : { seed })
+}
+
+/** Histories do not know of each other: as many processes as there are processors. */
+async function spread(processes: number): Promise<HistoryReport[]> {
+  const reports: HistoryReport[] = []
+  const children = Array.from({ length: processes }, (_, i) =>
+    spawn(process.execPath, [...process.argv.slice(1), '--part', `${i + 1}/${processes}`], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    }),
+  )
+  await Promise.all(
+    children.map(async (child) => {
+      for await (const line of createInterface({ input: child.stdout })) {
+        const report = JSON.parse(line) as HistoryReport
+        reports.push(report)
+        if (report.violations.length > 0 && values['until-violation'])
+          for (const other of children) other.kill()
+      }
+    }),
+  )
+  return reports.sort((a, b) => a.seed - b.seed)
+}
+
+await main()

@@ -11,6 +11,9 @@ interface Timer {
   run: (() => void) | undefined
 }
 
+/** A power of two, so that sums of times are exact: whoever waits for a rest of time that rounds to nothing waits for ever. */
+const TICKS_PER_MS = 1024
+
 export class Scheduler {
   readonly #heap: Timer[] = []
   #nowMs = 0
@@ -22,7 +25,8 @@ export class Scheduler {
 
   /** Answers what cancels it. */
   at(atMs: number, run: () => void): () => void {
-    const timer: Timer = { atMs: Math.max(atMs, this.#nowMs), number: ++this.#lastNumber, run }
+    const onGridMs = Math.ceil(atMs * TICKS_PER_MS) / TICKS_PER_MS
+    const timer: Timer = { atMs: Math.max(onGridMs, this.#nowMs), number: ++this.#lastNumber, run }
     this.#push(timer)
     return () => {
       timer.run = undefined
@@ -48,7 +52,7 @@ export class Scheduler {
       this.#nowMs = next.atMs
       next.run()
     }
-    this.#nowMs = untilMs
+    this.#nowMs = Math.max(this.#nowMs, Math.ceil(untilMs * TICKS_PER_MS) / TICKS_PER_MS)
   }
 
   #push(timer: Timer): void {

@@ -5,9 +5,10 @@
  */
 import type { CaptureEngine, SyncSession } from '#recovery-agent/capture/port.ts'
 import type { ReplicaStore } from '#recovery-agent/replica/port.ts'
-import { blockCountOf } from '#shared/blocks/block.ts'
+import { BLOCK_BYTES, blockCountOf } from '#shared/blocks/block.ts'
 import type { VmId } from '#shared/ids.ts'
-import { decideRetention } from '#shared/policy/retention.ts'
+import type { ResyncCause } from '#shared/messages/commands.ts'
+import { decideRetention, retentionOf } from '#shared/policy/retention.ts'
 import { type ProtectedVm, pointName } from './protected-vm.ts'
 import type { Truth } from './truth.ts'
 
@@ -49,7 +50,10 @@ export function watchedEngine(world: WatchedWorld, engine: CaptureEngine): Captu
       return result
     } finally {
       const after = await engine.state(vm.vmId)
-      if (after?.needsSync && !before?.needsSync) judgeCause(world, vm, after.needsSync)
+      if (after?.needsSync && !before?.needsSync) {
+        const { maxBytes } = await engine.usage()
+        judgeCause(world, vm, { cause: after.needsSync, sealedSeq: after.sealedSeq, maxBytes })
+      }
       if (after && after.epoch === vm.epoch) vm.ackedSeq = Math.max(vm.ackedSeq, after.ackedSeq)
     }
   }
@@ -65,12 +69,20 @@ function vmIdOf(argument: unknown): VmId | undefined {
 function judgeCause(
   { truth, note }: WatchedWorld,
   vm: ProtectedVm,
-  cause: Parameters<ProtectedVm['expectedCauses']['get']>[0],
+  { cause, sealedSeq, maxBytes }: { cause: ResyncCause; sealedSeq: number; maxBytes: number },
 ): void {
   note(`${vm.vmId} resynchronizes: ${cause}`)
   const left = vm.expectedCauses.get(cause) ?? 0
   if (left > 0) vm.expectedCauses.set(cause, left - 1)
-  else truth.violate('I7', `${vm.vmId} is resynchronized because of "${cause}", which no fault explains`)
+  else if (cause !== 'buffer-overflow' || touchedBytes(truth, vm, sealedSeq) < maxBytes)
+    truth.violate('I7', `${vm.vmId} is resynchronized because of "${cause}", which no fault explains`)
+}
+
+/** At most so much was there to be captured, with what a row takes beside its payload. */
+function touchedBytes(truth: Truth, vm: ProtectedVm, sealedSeq: number): number {
+  const bases = truth.signed(vm.vmId, { epoch: vm.epoch, seq: sealedSeq })
+  const since = Math.min(...bases.map(({ instant }) => instant.change))
+  return vm.guest.touchedSince(since) * (BLOCK_BYTES + 256)
 }
 
 function judgeCapture(
@@ -138,9 +150,13 @@ export function watchedStore(
 function noteDroppable(vm: ProtectedVm, store: ReplicaStore): void {
   const policy = store.get(vm.vmId)?.policy
   if (!policy) return
-  const points = store.points(vm.vmId).map((point) => ({ ...point, inUse: point.overlays.length > 0 }))
+  const points = store.points(vm.vmId).map((point) => ({
+    ...point,
+    inUse: point.overlays.length > 0,
+    suspect: point.suspect !== null,
+  }))
   // Decided and not done: the next decision counts.
   for (const point of points) vm.dropped.delete(pointName(point))
-  for (const decision of decideRetention({ points, policy }))
+  for (const decision of decideRetention({ points, policy: retentionOf(policy) }))
     if (!decision.keep) vm.dropped.add(pointName(decision))
 }
