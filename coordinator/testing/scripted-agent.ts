@@ -109,7 +109,7 @@ export class ScriptedAgent {
       'seed.import': guard('seed.import', ({ epoch, keyBase64 }) => {
         this.seedKeys.push(keyBase64)
         this.#raise(epoch)
-        return { blocks: 16, bytes: 2 ** 20 }
+        return { blocks: 16, bytes: 2 ** 20, problems: [] }
       }),
       'replication.finalDelta': guard('replication.finalDelta', () => {
         this.copy()

@@ -1,9 +1,11 @@
 import { adminErrors } from './admin.ts'
 import { channelErrors } from './channel.ts'
 import { fabricErrors } from './fabric.ts'
+import { flowErrors } from './flow.ts'
 import { generalErrors } from './general.ts'
 import { orchestrationErrors } from './orchestration.ts'
 import { replicationErrors } from './replication.ts'
+import { seedErrors } from './seed.ts'
 import { trustErrors } from './trust.ts'
 
 export interface ErrorEntry {
@@ -21,6 +23,8 @@ export const errorTable = {
   ...trustErrors,
   ...channelErrors,
   ...replicationErrors,
+  ...seedErrors,
+  ...flowErrors,
   ...fabricErrors,
   ...orchestrationErrors,
   ...adminErrors,

@@ -139,7 +139,12 @@ export const agentCommands = {
       folder: z.string().min(1),
       keyBase64: base64,
     }),
-    result: z.strictObject({ blocks: z.int(), bytes: z.int() }),
+    result: z.strictObject({
+      blocks: z.int(),
+      bytes: z.int(),
+      /** Parts that were missing or could not be read to the end; what they held is sent over the network. */
+      problems: z.array(z.string()),
+    }),
   },
   'replica.remove': { request: z.strictObject({ vmId }), result: empty },
   'replica.pin': { request: z.strictObject({ vmId, point: pointRef, pinned: z.boolean() }), result: empty },
