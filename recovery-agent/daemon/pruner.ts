@@ -7,22 +7,31 @@ import type { RemoteReplicaStore } from '../replica/remote.ts'
 import type { ReplicaReports } from '../reports/replica-reports.ts'
 import type { ReplicaServer } from '../stream/target/replica-server.ts'
 
+/** While a delta is being received, merges take a quarter of the time: it waits for three times what a slice took. */
+const RECEIVING_PAUSE_FACTOR = 3
+/** And never longer than this: a source that fell silent in the middle of a delta does not stop merges. */
+const RECEIVING_PAUSE_MAX_MS = 500
+/** The debt of a long merge is reported this often. */
+const REPORT_EVERY_MS = 5_000
+
 export interface Pruner {
   /** A point came, a pin or an overlay went, the policy changed: retention may have something to do. */
   due(vmId: VmId): void
-  /** Until the signal. One merge at a time, between the batches of whatever is being received. */
+  /** Until the signal. One merge at a time on this host, in slices between whatever else the store is asked for. */
   run(signal: AbortSignal): Promise<void>
 }
 
-export function createPruner(options: {
+export interface PrunerOptions {
   readonly store: RemoteReplicaStore
-  readonly server: Pick<ReplicaServer, 'exclusively'>
-  readonly reports: ReplicaReports
+  readonly server: Pick<ReplicaServer, 'exclusively' | 'isReceiving'>
+  readonly reports: Pick<ReplicaReports, 'publish' | 'failed'>
   /** Whether a VM of this site is defined with one of these files. */
   readonly anyVmNames: (paths: readonly string[]) => boolean
   readonly clock: Clock
   readonly log: Logger
-}): Pruner {
+}
+
+export function createPruner(options: PrunerOptions): Pruner {
   const { store, server, reports, anyVmNames, clock, log } = options
   const due = new Set<VmId>()
   const changed = new Wakeup()
@@ -36,15 +45,37 @@ export function createPruner(options: {
     }
   }
 
+  /** True: another slice is due. */
+  const slice = (vmId: VmId) =>
+    server.exclusively(vmId, async () => {
+      const known = await store.get(vmId)
+      return known ? await store.prune(vmId, clock.now()) : false
+    })
+
+  /** What is being received goes first. */
+  async function giveWay(sliceMs: number, signal: AbortSignal): Promise<void> {
+    if (!server.isReceiving()) return
+    const pauseMs = Math.min(sliceMs * RECEIVING_PAUSE_FACTOR, RECEIVING_PAUSE_MAX_MS)
+    await clock.sleep(pauseMs, signal).catch(() => {})
+  }
+
+  async function mergeAll(vmId: VmId, signal: AbortSignal): Promise<void> {
+    let reportedMs = clock.monotonicMs()
+    while (!signal.aborted) {
+      const beganMs = clock.monotonicMs()
+      if (!(await slice(vmId))) return
+      const nowMs = clock.monotonicMs()
+      if (nowMs - reportedMs >= REPORT_EVERY_MS) {
+        reportedMs = nowMs
+        await reports.publish(vmId)
+      }
+      await giveWay(nowMs - beganMs, signal)
+    }
+  }
+
   async function prune(vmId: VmId, signal: AbortSignal): Promise<void> {
     try {
-      let more = true
-      while (more && !signal.aborted) {
-        more = await server.exclusively(vmId, async () => {
-          const known = await store.get(vmId)
-          return known ? await store.prune(vmId, clock.now()) : false
-        })
-      }
+      await mergeAll(vmId, signal)
       await server.exclusively(vmId, () => removeFormer(vmId))
       await reports.failed(vmId, null)
     } catch (error) {

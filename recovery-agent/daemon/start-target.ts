@@ -5,6 +5,7 @@ import type { RemoteReplicaStore } from '../replica/remote.ts'
 import type { RaiseEvent } from '../reports/events.ts'
 import { createReplicaReports, type ReplicaReports } from '../reports/replica-reports.ts'
 import { createReplicaServer, type ReplicaServer } from '../stream/target/replica-server.ts'
+import { createMergeAlarm } from './merge-alarm.ts'
 import { createPruner, type Pruner } from './pruner.ts'
 
 export interface Target {
@@ -40,6 +41,7 @@ export async function startTarget({
       void reports.publish(vmId)
       pruner.due(vmId)
     },
+    onPace: createMergeAlarm(raise),
     onDiverged: (vmId, seq, diskIds) =>
       raise({
         severity: 'warning',

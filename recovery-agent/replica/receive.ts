@@ -2,6 +2,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { VmId } from '#shared/ids.ts'
+import { MAX_CHAIN } from '#shared/policy/merge-pace.ts'
 import { isSamePoint, newestSeqOf } from './chain.ts'
 import { type ReplicaContext, refuseOlderEpoch, replicaOrThrow } from './context.ts'
 import { alreadySealed, ReplicaDeltaWriter, type WriterOwner } from './delta-writer.ts'
@@ -52,6 +53,7 @@ export class Receiver implements WriterOwner {
         { details: { vmId, newestSeq, epoch: replica.epoch } },
       )
     }
+    if (chain.length >= MAX_CHAIN) throw chainFull(vmId, chain.length)
     this.#supersede(vmId)
     const partial = catalog.partial(vmId)
     if (!partial || !isSameDelta(partial, header)) {
@@ -148,6 +150,14 @@ export class Receiver implements WriterOwner {
       files.syncFolder(folder)
     }
   }
+}
+
+function chainFull(vmId: VmId, layers: number): HotsiteError {
+  return new HotsiteError(
+    'chain-full',
+    `the chain of ${vmId} has ${layers} layers; ${MAX_CHAIN} is the most, and merges have not made room yet`,
+    { details: { vmId, layers } },
+  )
 }
 
 /** A delta never changes once captured; a synchronization starts over from a later snapshot and finds what is there equal. */

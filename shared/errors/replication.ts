@@ -108,6 +108,19 @@ export const replicationErrors = {
       'Nothing at once: rows are made anew from the layers and the copies beside them. Check the disk that holds the replicas.',
     retryable: true,
   },
+  'merge-debt': {
+    cause: 'Points come faster than the disk of the target can merge those that retention gives up.',
+    action:
+      'Nothing at once: copies come less often until merges have caught up. If it lasts, copy less often, or give the replicas a faster disk.',
+    retryable: true,
+  },
+  'chain-full': {
+    cause:
+      'The replica has as many layers as a hypervisor can be asked to open; merges lag behind, or too many points are pinned.',
+    action:
+      'Nothing at once: copies wait in the buffer of the source until merges have made room. Unpin points that are not needed.',
+    retryable: true,
+  },
   'point-in-use': {
     cause: 'A test failover or a failed-over VM stands on a point of this replica.',
     action: 'Clean up the test failover, or commit the failover, and repeat.',

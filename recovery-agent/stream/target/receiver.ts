@@ -44,6 +44,8 @@ export interface ReceiverContext {
   /** This receiver speaks for the VM from now on; another one lets go. Called under the VM's lock. */
   readonly claim: (vmId: VmId, receiver: Receiver) => Promise<void>
   readonly onSealed: (vmId: VmId) => void
+  /** What the source was asked to add to each of its cycles; 0: nothing. */
+  readonly onPace?: (vmId: VmId, slowMs: number) => void
   readonly onDiverged: (vmId: VmId, seq: number, diskIds: readonly string[]) => void
 }
 
@@ -74,6 +76,10 @@ export class Receiver {
     this.#channel = channel
     this.#context = context
     this.#log = context.log.with({ vmId, peer: channel.peer.name })
+  }
+
+  get isReceiving(): boolean {
+    return this.#state.kind === 'receiving'
   }
 
   /** Queues a message; while the queue is full the caller, and so the socket, waits. */
@@ -272,9 +278,22 @@ export class Receiver {
     }
     crashPoint('target:sealed-before-ack')
     this.#log.info('point sealed', { epoch, seq })
-    // The source first: pruning may take a while and runs under the same lock.
-    this.#answer({ kind: 'pointAck', body: { vmId, epoch, seq, slowMs: 0 } })
+    // The source first: pruning runs under the same lock.
+    this.#answer({ kind: 'pointAck', body: { vmId, epoch, seq, slowMs: await this.#pace() } })
     onSealed(vmId)
+  }
+
+  /** The point stands: it is acknowledged, whatever becomes of the question how fast the next one may come. */
+  async #pace(): Promise<number> {
+    const { onPace, store } = this.#context
+    try {
+      const slowMs = await store.slowDownMs(this.#vmId)
+      onPace?.(this.#vmId, slowMs)
+      return slowMs
+    } catch (error) {
+      this.#log.warn('the pace of merges is not known', { error })
+      return 0
+    }
   }
 
   async #syncWhenIdle(): Promise<void> {

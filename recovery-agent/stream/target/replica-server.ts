@@ -16,6 +16,8 @@ export interface ReplicaServer {
    * calling `interrupt`.
    */
   exclusively<T>(vmId: VmId, task: (interrupt: Interrupt) => Promise<T>): Promise<T>
+  /** Whether a delta of any VM is on its way in. */
+  isReceiving(): boolean
 }
 
 export function createReplicaServer(options: Omit<ReceiverContext, 'locks' | 'claim'>): ReplicaServer {
@@ -62,6 +64,7 @@ export function createReplicaServer(options: Omit<ReceiverContext, 'locks' | 'cl
         return entry
       }
     },
+    isReceiving: () => [...speakers.values()].some((receiver) => receiver.isReceiving),
     exclusively: (id, task) =>
       locks.run(id, () => task(async (error) => await speakers.get(id)?.interrupt(error))),
   }
