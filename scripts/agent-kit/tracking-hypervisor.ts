@@ -12,7 +12,7 @@ import type { HypervisorConfig, openHypervisor as openOwn } from '#recovery-agen
 import type { HostHypervisor, Snapshot, SnapshotDisk } from '#recovery-agent/hypervisor/port.ts'
 import { findVm } from '#shared/folder/layout.ts'
 import { disksOf } from '#shared/folder/vm-file.ts'
-import type { DiskId, FabricVmId } from '#shared/ids.ts'
+import { type DiskId, type FabricVmId, fabricVmId } from '#shared/ids.ts'
 import { changesBetween, type LogPosition, logPosition } from './change-log.ts'
 
 /** Snapshots not released yet; the oldest note is dropped above that, which costs a repeated read, never a change. */
@@ -114,6 +114,13 @@ function readTracker(dir: string, vm: FabricVmId): TrackerFile {
     throw error
   }
   return trackerFile.parse(JSON.parse(text))
+}
+
+/** Whether a snapshot was released since the tracking of a disk began, so that the next one is not scanned. */
+export function trackerKnows(request: { dataDir: string; vm: string; disk: string; path: string }): boolean {
+  const { base } = readTracker(join(request.dataDir, 'tracker'), fabricVmId.parse(request.vm))
+  const known = base[request.disk]
+  return known !== undefined && known.id === logPosition(request.path)?.id
 }
 
 /** Renamed but not synced: it outlives processes, and no benchmark cuts the power. */

@@ -1,9 +1,20 @@
 /** The work: a raw disk with a real file system of real files, and a change to it that no tool is told of. */
 import { execFileSync } from 'node:child_process'
-import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, rmSync, statSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { BLOCK_BYTES } from '#shared/blocks/block.ts'
 import { intBelow, type Rng } from '#shared/rng.ts'
+import { writeTracked } from '../agent-kit/change-log.ts'
 import { openContent } from '../workload/content.ts'
 
 /** Where real files are found on any Linux. */
@@ -50,18 +61,55 @@ function treeBytes(path: string): number {
   return Number(execFileSync('du', ['-sb', '--', path], { encoding: 'utf8' }).split('\t')[0])
 }
 
-/** Rewrites `blockCount` random blocks, half like logs, half incompressible; answers the bytes written. */
-export function rewriteBlocks(path: string, blockCount: number, rng: Rng): number {
+/** Rewrites `blockCount` random blocks, half like logs, half incompressible; answers their indexes, ascending. */
+export function rewriteBlocks(
+  path: string,
+  { blockCount, rng, tracked }: { blockCount: number; rng: Rng; tracked: boolean },
+): readonly number[] {
   const blocks = Math.floor(statSync(path).size / BLOCK_BYTES)
   const content = openContent(rng)
   const chosen = new Set<number>()
-  while (chosen.size < blockCount) chosen.add(intBelow(rng, blocks))
+  while (chosen.size < Math.min(blockCount, blocks)) chosen.add(intBelow(rng, blocks))
+  const writes = [...chosen].map((index) => ({
+    offsetBytes: index * BLOCK_BYTES,
+    bytes: Buffer.from(content.take(BLOCK_BYTES)),
+  }))
+  if (tracked) writeTracked(path, writes)
   const fd = openSync(path, 'r+')
   try {
-    for (const index of chosen) writeSync(fd, content.take(BLOCK_BYTES), 0, BLOCK_BYTES, index * BLOCK_BYTES)
+    if (!tracked)
+      for (const { offsetBytes, bytes } of writes) writeSync(fd, bytes, 0, bytes.length, offsetBytes)
     fsyncSync(fd)
   } finally {
     closeSync(fd)
   }
-  return chosen.size * BLOCK_BYTES
+  return [...chosen].sort((a, b) => a - b)
+}
+
+/** Brings the given blocks of `to` up to what `from` holds, and syncs. */
+export function copyBlocks(request: { from: string; to: string; blocks: readonly number[] }): void {
+  const source = openSync(request.from, 'r')
+  const target = openSync(request.to, 'r+')
+  const block = Buffer.alloc(BLOCK_BYTES)
+  try {
+    for (const index of request.blocks) {
+      const length = readSync(source, block, 0, BLOCK_BYTES, index * BLOCK_BYTES)
+      writeSync(target, block, 0, length, index * BLOCK_BYTES)
+    }
+    fsyncSync(target)
+  } finally {
+    closeSync(source)
+    closeSync(target)
+  }
+}
+
+export function readBlock(path: string, blockIndex: number): Buffer {
+  const fd = openSync(path, 'r')
+  try {
+    const block = Buffer.alloc(BLOCK_BYTES)
+    readSync(fd, block, 0, BLOCK_BYTES, blockIndex * BLOCK_BYTES)
+    return block
+  } finally {
+    closeSync(fd)
+  }
 }

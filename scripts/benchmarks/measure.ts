@@ -1,47 +1,68 @@
-import { readFileSync } from 'node:fs'
-
-/** Of one run of one tool on one work. */
-export interface Measurement {
-  readonly seconds: number
-  /** User and system time of every process of the tool, at both ends. */
-  readonly cpuSeconds: number
-  /** Bytes on the loopback interface, headers included. */
-  readonly wireBytes: number
-}
+import { readdirSync, readFileSync } from 'node:fs'
+import { waitUntil } from '../lab-kit/processes.ts'
+import { parseSentBytes } from './parse.ts'
+import type { Job, Measurement, Tool } from './workload.ts'
 
 /** USER_HZ is 100 on every Linux that Node runs on (proc(5), sysconf(_SC_CLK_TCK)). */
 const ticksPerSecond = 100
 
-/** utime, stime, and those of children already waited for: fields 14 to 17 of /proc/<pid>/stat. */
-export function cpuSecondsOf(pid: number): number {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  return fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0) / ticksPerSecond
-}
+/** A process is at rest when it used no more than this in the time between two looks. */
+const restingTicks = 1
+const restLookMs = 250
+const restTimeoutMs = 20_000
 
-function loopbackBytes(): number {
-  return Number(readFileSync('/sys/class/net/lo/statistics/tx_bytes', 'utf8'))
-}
-
-/** Runs `work` and answers what it took; `cpuSeconds` is read before and after. */
-export async function measure(
-  cpuSeconds: () => number,
-  work: () => Promise<number | undefined>,
-): Promise<Measurement> {
-  const cpuBefore = cpuSeconds()
-  const bytesBefore = loopbackBytes()
-  const startedMs = performance.now()
-  const extraCpuSeconds = (await work()) ?? 0
-  return {
-    seconds: (performance.now() - startedMs) / 1000,
-    cpuSeconds: cpuSeconds() - cpuBefore + extraCpuSeconds,
-    wireBytes: loopbackBytes() - bytesBefore,
+/** The fields of /proc/<pid>/stat from the third on (proc(5)); undefined: no such process. */
+function statOf(pid: number | string): readonly string[] | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  } catch {
+    // It ended between the listing and the reading.
+    return undefined
   }
 }
 
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b)
-  const middle = sorted.length >> 1
-  const upper = sorted[middle] ?? 0
-  return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? 0) + upper) / 2
+/** utime, stime, and those of children already waited for: fields 14 to 17. */
+export function cpuSecondsOf(pid: number): number {
+  const fields = statOf(pid)
+  if (!fields) throw new Error(`process ${pid} ended while it was measured`)
+  return fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0) / ticksPerSecond
+}
+
+const cpuSecondsOfAll = (pids: readonly number[]) => pids.reduce((sum, pid) => sum + cpuSecondsOf(pid), 0)
+
+export function hasChildren(pid: number): boolean {
+  return readdirSync('/proc').some((name) => /^\d+$/.test(name) && statOf(name)?.[1] === String(pid))
+}
+
+/** Until the processes do nothing any more; gives up silently, since then the next reading is merely a bit too high. */
+export async function untilResting(pids: readonly number[]): Promise<void> {
+  let last = cpuSecondsOfAll(pids)
+  await waitUntil(
+    () => {
+      const now = cpuSecondsOfAll(pids)
+      const rests = (now - last) * ticksPerSecond <= restingTicks
+      last = now
+      return rests
+    },
+    restTimeoutMs,
+    restLookMs,
+  )
+}
+
+/** From /proc, which shows the network namespace of the reader; a /sys that was mounted before shows another. */
+function loopbackBytes(): number {
+  return parseSentBytes(readFileSync('/proc/net/dev', 'utf8'), 'lo')
+}
+
+/** One run of a tool that is prepared. */
+export async function measure(tool: Tool, job: Job): Promise<Measurement> {
+  const cpuBefore = cpuSecondsOfAll(tool.pids())
+  const bytesBefore = loopbackBytes()
+  const startedMs = performance.now()
+  const goneCpuSeconds = await tool.run(job)
+  const seconds = (performance.now() - startedMs) / 1000
+  const wireBytes = tool.onWire === false ? null : loopbackBytes() - bytesBefore
+  await tool.settle?.()
+  return { seconds, cpuSeconds: cpuSecondsOfAll(tool.pids()) - cpuBefore + goneCpuSeconds, wireBytes }
 }
