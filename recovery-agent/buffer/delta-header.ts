@@ -16,6 +16,8 @@ export const deltaHeader = z.strictObject({
     storedBytes: z.int(),
     freezeMs: z.number(),
     captureMs: z.number(),
+    storedShare: z.number().nullable().default(null),
+    suspect: z.string().default(''),
   }),
 })
 export type DeltaHeader = z.infer<typeof deltaHeader>

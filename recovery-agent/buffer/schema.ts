@@ -1,5 +1,6 @@
 import type { Migration } from '#shared/sqlite.ts'
 import { leafStoreSchema, treePagesMigration } from '../tree/leaf-store.ts'
+import { checksumMigration } from './checksum-migration.ts'
 
 /**
  * buffer.db. A tree is named by its row in `disks`, so that a synchronization can build a second one beside it and
@@ -56,4 +57,5 @@ export const bufferMigrations: readonly Migration[] = [
     `,
   },
   treePagesMigration,
+  checksumMigration,
 ]

@@ -10,28 +10,53 @@
  * leaves the stored trees untouched, so the next cycle finds the same changes again (I13).
  */
 import { BLOCK_BYTES } from '#shared/blocks/block.ts'
-import { GROUP_CHILDREN } from '#shared/blocks/hash-tree.ts'
+import type { DiskId } from '#shared/ids.ts'
+import { detectAnomaly } from '#shared/policy/anomaly.ts'
 import type { DeltaHeader } from '../buffer/delta-header.ts'
 import type { VmRow } from '../buffer/vm-rows.ts'
 import type { Snapshot } from '../hypervisor/port.ts'
 import { Collector } from './collector.ts'
+import { Compressibility } from './compressibility.ts'
 import { BufferOverflow, DeltaWriter } from './delta-writer.ts'
 import { type DiskTree, openDiskTrees, storeDiskTrees } from './disk-trees.ts'
+import { startOfWalk } from './disk-walk.ts'
 import type { EngineDeps } from './engine-deps.ts'
 import { READ_BYTES } from './limits.ts'
 import { Pace } from './pace.ts'
-import { scanDisk } from './scan.ts'
+import type { CaptureOptions } from './port.ts'
+import { type CheckedDisk, type DiskReading, type ProofPlan, readDisk } from './read-disk.ts'
+
+/** What is compared in this cycle beside what the tracker names. `passMs`: a whole disk within this time; 0: nothing. */
+export type ProofWish =
+  | { readonly kind: 'walk'; readonly passMs: number }
+  | { readonly kind: 'sample'; readonly percent: number }
+
+/** The tracker of a disk called blocks unchanged that had changed. The whole disk was compared, so the delta is right. */
+export interface CaptureFinding {
+  readonly kind: 'tracker-wrong'
+  readonly diskId: DiskId
+  readonly blocks: number
+}
 
 export interface CycleRequest {
   readonly vm: VmRow
   readonly compress: boolean
+  readonly proof: ProofWish
+  readonly writes: CaptureOptions['writes']
+  /** Since the cycle before; 0: not known. */
+  readonly elapsedMs: number
   readonly hold: 'brief' | 'long'
   /** The unsealed delta has this row now; garbage collection must spare it. */
   readonly onWriting: (delta: number) => void
 }
 
 export type CycleOutcome =
-  | { readonly kind: 'sealed'; readonly seq: number }
+  | {
+      readonly kind: 'sealed'
+      readonly seq: number
+      readonly findings: readonly CaptureFinding[]
+      readonly checked: readonly CheckedDisk[]
+    }
   /** The instant did not hold to the end of reading. */
   | { readonly kind: 'torn' }
   /** The VM was forgotten, fenced or marked for a synchronization meanwhile. */
@@ -39,12 +64,12 @@ export type CycleOutcome =
 
 interface Cycle {
   readonly trees: readonly DiskTree[]
-  readonly changedBlocks: number[]
+  /** Of the disks that were read, in the order of `trees`. */
+  readonly readings: DiskReading[]
   readonly writer: DeltaWriter
   readonly collector: Collector
+  readonly compressibility: Compressibility
   readonly pace: Pace
-  scannedBytes: number
-  changedGroups: number
 }
 
 export async function runCaptureCycle(deps: EngineDeps, request: CycleRequest): Promise<CycleOutcome> {
@@ -57,7 +82,7 @@ export async function runCaptureCycle(deps: EngineDeps, request: CycleRequest): 
   try {
     deps.crashPoint('capture.snapshot-open')
     cycle = openCycle(deps, request, snapshot)
-    await readChanges(deps, cycle, snapshot)
+    await readChanges(deps, { ...request, cycle, snapshot })
   } finally {
     intact = snapshot.close().intact
   }
@@ -65,7 +90,8 @@ export async function runCaptureCycle(deps: EngineDeps, request: CycleRequest): 
   if (!intact) return { kind: 'torn' }
   await drain(cycle)
   const delta = cycle.writer.finish()
-  const header = headerOf(cycle, snapshot, vm, deps.clock.monotonicMs() - startedMs)
+  const captureMs = deps.clock.monotonicMs() - startedMs
+  const header = headerOf(cycle, { snapshot, vm, captureMs, writes: request.writes })
   return seal(deps, { vm, delta, header, cycle })
 }
 
@@ -84,42 +110,67 @@ function openCycle(deps: EngineDeps, { vm, compress, onWriting }: CycleRequest, 
   })
   return {
     trees,
-    changedBlocks: trees.map(() => 0),
+    readings: [],
     writer,
     collector: new Collector(),
+    compressibility: new Compressibility(),
     pace: new Pace(deps.clock, deps.limits.paceMs),
-    scannedBytes: 0,
-    changedGroups: 0,
   }
 }
 
-async function readChanges(deps: EngineDeps, cycle: Cycle, snapshot: Snapshot): Promise<void> {
-  const { collector, pace } = cycle
+async function readChanges(
+  deps: EngineDeps,
+  {
+    cycle,
+    snapshot,
+    proof,
+    elapsedMs,
+  }: CycleRequest & { readonly cycle: Cycle; readonly snapshot: Snapshot },
+): Promise<void> {
+  const { limits, rng } = deps
+  const { collector, pace, trees } = cycle
   const scratch = Buffer.allocUnsafeSlow(READ_BYTES)
+  const plan: ProofPlan =
+    proof.kind === 'sample'
+      ? { ...proof, offset: rng.next() }
+      : { ...proof, elapsedMs, maxBlocks: Math.floor(limits.proveBytes / BLOCK_BYTES) }
+  const pendingBytes = () => trees.reduce((sum, { tree }) => sum + tree.pendingBytes, 0)
   for (const [position, disk] of snapshot.disks.entries()) {
-    const entry = cycle.trees[position]
+    const entry = trees[position]
     if (!entry) continue
-    let lastGroup = -1
     const onChange = (blockIndex: number, block: Buffer | null) => {
       collector.add(position, blockIndex, block)
-      cycle.changedBlocks[position] = (cycle.changedBlocks[position] ?? 0) + 1
-      const group = Math.floor(blockIndex / GROUP_CHILDREN)
-      if (group !== lastGroup && ++cycle.changedGroups > deps.limits.changedGroups)
-        throw new BufferOverflow(true)
-      lastGroup = group
-      return collector.bytes >= deps.limits.collectBytes ? drain(cycle) : undefined
+      if (pendingBytes() > limits.pendingTreeBytes) throw new BufferOverflow(true)
+      return collector.bytes >= limits.collectBytes ? drain(cycle) : undefined
     }
-    const { tree, formerSizeBytes } = entry
-    cycle.scannedBytes += await scanDisk({ disk, tree, formerSizeBytes, scratch, pace, onChange })
+    const { capturedAtMs } = snapshot
+    cycle.readings.push(await readDisk({ disk, entry, proof: plan, capturedAtMs, scratch, pace, onChange }))
   }
 }
 
-function drain({ collector, writer, pace }: Cycle): Promise<void> {
-  return collector.drain((disk, blockIndex, block) => writer.add(disk, blockIndex, block), pace)
+function drain({ collector, compressibility, writer, pace }: Cycle): Promise<void> {
+  return collector.drain((disk, blockIndex, block) => {
+    if (block) compressibility.add(block)
+    writer.add(disk, blockIndex, block)
+  }, pace)
 }
 
-function headerOf(cycle: Cycle, snapshot: Snapshot, vm: VmRow, captureMs: number): DeltaHeader {
-  const changedBlocks = cycle.changedBlocks.reduce((sum, count) => sum + count, 0)
+function headerOf(
+  cycle: Cycle,
+  {
+    snapshot,
+    vm,
+    captureMs,
+    writes,
+  }: Pick<CycleRequest, 'vm' | 'writes'> & { readonly snapshot: Snapshot; readonly captureMs: number },
+): DeltaHeader {
+  const total = (count: (reading: DiskReading) => number) =>
+    cycle.readings.reduce((sum, reading) => sum + count(reading), 0)
+  const changedBlocks = total((reading) => reading.changedBlocks)
+  const { storedShare } = cycle.compressibility
+  const seconds = (writes?.elapsedMs ?? 0) / 1000
+  const suspect =
+    writes && detectAnomaly(writes.history, { changedBlocks, storedShare, seconds }, snapshot.capturedAtMs)
   return {
     baseSeq: vm.sealedSeq,
     // The wire's times are whole milliseconds.
@@ -131,12 +182,14 @@ function headerOf(cycle: Cycle, snapshot: Snapshot, vm: VmRow, captureMs: number
       batchCount: cycle.writer.batchCount(position),
     })),
     stats: {
-      scannedBytes: cycle.scannedBytes,
+      scannedBytes: total((reading) => reading.scannedBytes),
       changedBlocks,
       changedBytes: changedBlocks * BLOCK_BYTES,
       storedBytes: cycle.writer.storedBytes,
       freezeMs: snapshot.freezeMs(),
       captureMs,
+      storedShare,
+      suspect: suspect ?? '',
     },
   }
 }
@@ -157,10 +210,10 @@ function seal(
       diskId,
       sizeBytes,
       root: tree.root(sizeBytes),
-      changedBlocks: cycle.changedBlocks[position] ?? 0,
+      changedBlocks: cycle.readings[position]?.changedBlocks ?? 0,
     })),
     sourceServerId: deps.serverId,
-    suspect: '',
+    suspect: header.stats.suspect,
   })
   let sealed = false
   deps.crashPoint('capture.before-seal')
@@ -169,11 +222,21 @@ function seal(
     const now = deps.buffer.vms.get(vm.vmId)
     if (now?.epoch !== vm.epoch || now.sealedSeq !== vm.sealedSeq || now.needsSync !== null) return
     deps.buffer.deltas.seal(delta, header, manifest)
-    storeDiskTrees(deps.buffer, vm.vmId, cycle.trees)
+    storeDiskTrees(deps.buffer, vm.vmId, disksOf(cycle))
     deps.crashPoint('capture.in-seal')
     deps.buffer.vms.put({ ...now, sealedSeq: seq })
     sealed = true
   })
   deps.crashPoint('capture.after-seal')
-  return sealed ? { kind: 'sealed', seq } : { kind: 'overtaken' }
+  if (!sealed) return { kind: 'overtaken' }
+  const checked = cycle.readings.map((reading) => reading.checked)
+  return { kind: 'sealed', seq, findings: checked.flatMap(findingOf), checked }
+}
+
+function disksOf({ trees, readings }: Cycle): { entry: DiskTree; walk: DiskReading['walk'] }[] {
+  return trees.map((entry, position) => ({ entry, walk: readings[position]?.walk ?? startOfWalk }))
+}
+
+function findingOf({ diskId, untrackedBlocks }: CheckedDisk): CaptureFinding[] {
+  return untrackedBlocks > 0 ? [{ kind: 'tracker-wrong', diskId, blocks: untrackedBlocks }] : []
 }

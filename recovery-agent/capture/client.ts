@@ -131,12 +131,15 @@ function engineOver(link: WorkerLink): CaptureWorker {
     forget: (vmId) => link.call('forget', { vmId }),
     states: () => link.call('states', null),
     state: (vmId) => link.call('state', { vmId }),
-    capture: (vmId, { compress }) => link.call('capture', { vmId, compress }),
-    nextDelta: (vmId, afterSeq) => link.call('nextDelta', { vmId, afterSeq }),
+    capture: (vmId, options) => link.call('capture', { vmId, ...options }),
+    verify: (vmId, { percent }) => link.call('verify', { vmId, percent }),
+    nextDelta: (vmId, afterSeq, throughSeq) => link.call('nextDelta', { vmId, afterSeq, throughSeq }),
+    pendingDeltas: (vmId) => link.call('pendingDeltas', { vmId }),
     readBatch: async (key) => asBatch(await link.call('readBatch', key)),
     acknowledge: (vmId, seq) => link.call('acknowledge', { vmId, seq }),
     openSync: async (vmId, { newestSeq }) =>
       sessionOver(link, await link.call('openSync', { vmId, newestSeq })),
+    exportSeed: (request) => link.call('exportSeed', request),
     usage: () => link.call('usage', null),
     [Symbol.asyncDispose]: () => link.close(),
   }
@@ -153,6 +156,10 @@ function sessionOver(link: WorkerLink, { session, ...description }: SyncDescript
       const leaves = own(targetLeaves)
       const argument = { session, ...request, targetLeaves: leaves }
       return (await link.call('differingBlocks', argument, [leaves.buffer])).map(asBatch)
+    },
+    countDiffering({ targetLeaves, ...request }) {
+      const leaves = own(targetLeaves)
+      return link.call('countDiffering', { session, ...request, targetLeaves: leaves }, [leaves.buffer])
     },
     manifest: () => link.call('manifest', { session }),
     commit: () => link.call('commit', { session }),

@@ -2,7 +2,7 @@
 import type { DiskId, VmId } from '#shared/ids.ts'
 import type { Rng } from '#shared/rng.ts'
 import type { DeltaBuffer } from '../buffer/buffer.ts'
-import type { DiskRow } from '../buffer/vm-rows.ts'
+import type { DiskRow, DiskWalk } from '../buffer/vm-rows.ts'
 import { PendingTree } from '../tree/leaf-store.ts'
 
 export interface DiskTree {
@@ -26,18 +26,23 @@ export function openDiskTrees(
   const former = new Map(buffer.vms.disks(vmId).map((row) => [row.diskId, row]))
   return disks.map(({ diskId, sizeBytes }) => {
     const before = former.get(diskId)
-    const row = { diskId, sizeBytes, tree: before?.tree ?? newTreeName(rng, vmId, diskId) }
+    const kept = before ?? { tree: newTreeName(rng, vmId, diskId) }
+    const row: DiskRow = { ...kept, diskId, sizeBytes }
     const tree = new PendingTree(buffer.leaves, row.tree)
     if (before && before.sizeBytes > sizeBytes) tree.resize(sizeBytes)
     return { row, tree, formerSizeBytes: before?.sizeBytes ?? null }
   })
 }
 
-/** Stores the new leaves and the disks as they are now. Inside the transaction of the seal. */
-export function storeDiskTrees(buffer: DeltaBuffer, vmId: VmId, trees: readonly DiskTree[]): void {
-  for (const { tree } of trees) tree.flush()
+/** Stores the new leaves and the disks as they are now, with how far each was proved. Inside the transaction of the seal. */
+export function storeDiskTrees(
+  buffer: DeltaBuffer,
+  vmId: VmId,
+  disks: readonly { readonly entry: DiskTree; readonly walk: DiskWalk }[],
+): void {
+  for (const { entry } of disks) entry.tree.flush()
   buffer.vms.replaceDisks(
     vmId,
-    trees.map(({ row }) => row),
+    disks.map(({ entry, walk }) => ({ ...entry.row, walk })),
   )
 }

@@ -10,6 +10,8 @@ import type { CaptureLimits } from './limits.ts'
 
 export interface EngineDeps {
   readonly buffer: DeltaBuffer
+  /** Closes a buffer whose file is damaged and answers an empty one; left out: there is no file to replace. */
+  readonly replaceBuffer?: (damaged: DeltaBuffer, error: unknown) => DeltaBuffer
   readonly hypervisor: HostHypervisor
   readonly vaultId: VaultId
   readonly serverId: ServerId

@@ -6,24 +6,31 @@
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { VmId } from '#shared/ids.ts'
 import type { ResyncCause } from '#shared/messages/commands.ts'
-import type { DeltaRow } from '../buffer/delta-rows.ts'
+import type { DeltaRows } from '../buffer/delta-rows.ts'
 import type { VmRow } from '../buffer/vm-rows.ts'
 import type { SnapshotRequest } from '../hypervisor/port.ts'
-import { type CycleOutcome, runCaptureCycle } from './capture-cycle.ts'
+import { exportSeed, type SeedExport, type SeedExportRequest } from '../seed/export-seed.ts'
+import { BufferKeeper, isRowDamage } from './buffer-keeper.ts'
+import { type CycleOutcome, type ProofWish, runCaptureCycle } from './capture-cycle.ts'
 import { BufferOverflow } from './delta-writer.ts'
+import { proofOf } from './disk-walk.ts'
 import type { EngineDeps } from './engine-deps.ts'
 import { Lane } from './lane.ts'
 import { ensureLimits } from './limits.ts'
 import { Pace } from './pace.ts'
 import type {
+  BatchRequest,
   CaptureEngine,
+  CaptureOptions,
   CaptureOutcome,
   SealedDelta,
   SourceVm,
   SourceVmState,
   StoredBatch,
   SyncSession,
+  VerifyOutcome,
 } from './port.ts'
+import { SealedDeltas, sealedDelta } from './sealed-deltas.ts'
 import { SnapshotSync } from './sync-session.ts'
 
 /** After a torn brief snapshot; then the load may be another and a brief one is tried again. */
@@ -39,104 +46,170 @@ export async function createCaptureEngine(deps: EngineDeps): Promise<CaptureEngi
 }
 
 class BufferedCapture implements CaptureEngine {
-  readonly #deps: EngineDeps
+  readonly #given: EngineDeps
+  readonly #keeper: BufferKeeper
   readonly #captures = new Lane()
   readonly #collections = new Lane()
   readonly #syncs = new Map<VmId, SnapshotSync>()
+  readonly #sealed: SealedDeltas
   /** Copy cycles for which a VM is spared a brief snapshot, because one was torn. */
   readonly #sparedCycles = new Map<VmId, number>()
+  /** When the newest sealed cycle of a VM began. */
+  readonly #lastCaptureMs = new Map<VmId, number>()
   #writingDelta: number | null = null
 
   constructor(deps: EngineDeps) {
-    this.#deps = deps
+    this.#given = deps
+    this.#sealed = new SealedDeltas(new Pace(deps.clock, deps.limits.paceMs))
+    const { buffer, replaceBuffer, log } = deps
+    const onReplaced = () => this.#endSyncs()
+    this.#keeper = new BufferKeeper({ buffer, replaceBuffer, log, onReplaced })
+  }
+
+  /** With the buffer of this moment: what works for long keeps it, and fails when it is replaced meanwhile. */
+  get #deps(): EngineDeps {
+    return { ...this.#given, buffer: this.#keeper.current }
   }
 
   async add(vm: SourceVm, cause: ResyncCause): Promise<void> {
+    await this.#keeper.guard(async () => this.#add(vm, cause))
+    await this.collectGarbage()
+  }
+
+  #add(vm: SourceVm, wanted: ResyncCause): void {
     const { buffer, log } = this.#deps
-    const known = buffer.vms.get(vm.vmId)
+    const known = this.#keeper.row(vm.vmId)
     if (known && known.epoch > vm.epoch)
       throw new HotsiteError(
         'epoch-stale',
         `VM ${vm.vmId} is at epoch ${known.epoch} here; epoch ${vm.epoch} is over`,
         { details: { vmId: vm.vmId, epoch: known.epoch } },
       )
+    this.#keeper.remember(vm)
     if (known && known.epoch === vm.epoch && known.fabricVmId === vm.fabricVmId) return
     const { vmId, fabricVmId, epoch } = vm
-    const cursors = known ?? { sealedSeq: 0, ackedSeq: 0, ackedCapturedAtMs: null }
+    const cause = known ? wanted : this.#keeper.causeOf(vmId, wanted)
+    const cursors = known ?? this.#keeper.cursorsOf(vmId)
     buffer.vms.put({ ...cursors, vmId, fabricVmId, epoch, needsSync: cause })
-    log.info('source VM added', { vmId: vm.vmId, epoch: vm.epoch, cause })
-    await this.collectGarbage()
+    log.info('source VM added', { vmId, epoch, cause })
   }
 
   async requireSync(vmId: VmId, cause: ResyncCause): Promise<void> {
-    const row = this.#known(vmId)
-    this.#deps.buffer.vms.put({ ...row, needsSync: cause })
-    this.#deps.log.info('synchronization required', { vmId, epoch: row.epoch, cause })
+    await this.#keeper.guard(async () => {
+      const row = this.#known(vmId)
+      this.#deps.buffer.vms.put({ ...row, needsSync: cause })
+      this.#deps.log.info('synchronization required', { vmId, epoch: row.epoch, cause })
+    })
     await this.collectGarbage()
   }
 
   async forget(vmId: VmId): Promise<void> {
     await this.#syncs.get(vmId)?.[Symbol.asyncDispose]()
-    const { buffer } = this.#deps
     this.#sparedCycles.delete(vmId)
-    buffer.atomically(() => buffer.vms.remove(vmId))
+    this.#lastCaptureMs.delete(vmId)
+    this.#sealed.forget(vmId)
+    this.#keeper.forget(vmId)
+    await this.#keeper.guard(async () => {
+      const { buffer } = this.#deps
+      buffer.atomically(() => buffer.vms.remove(vmId))
+    })
     await this.collectGarbage()
   }
 
   async states(): Promise<readonly SourceVmState[]> {
-    return this.#deps.buffer.vms.all().map((row) => this.#stateOf(row))
+    return this.#keeper.guard(async () => this.#keeper.rows().map((row) => this.#stateOf(row)))
   }
 
   async state(vmId: VmId): Promise<SourceVmState | undefined> {
-    const row = this.#deps.buffer.vms.get(vmId)
-    return row && this.#stateOf(row)
+    return this.#keeper.guard(async () => {
+      const row = this.#keeper.row(vmId)
+      return row && this.#stateOf(row)
+    })
   }
 
-  capture(vmId: VmId, options: { compress: boolean }): Promise<CaptureOutcome> {
-    return this.#captures.run(async () => {
-      const { buffer, limits } = this.#deps
-      const vm = this.#known(vmId)
-      if (this.#syncs.has(vmId)) throw synchronizationRunning(vmId)
-      if (vm.needsSync !== null) return { kind: 'needs-sync', cause: vm.needsSync }
-      if (buffer.deltas.totalBytes() >= limits.bufferMaxBytes) return this.#bufferFull()
+  capture(vmId: VmId, { compress, proofHours = 0, writes }: CaptureOptions): Promise<CaptureOutcome> {
+    const proof: ProofWish = { kind: 'walk', passMs: proofHours * 3_600_000 }
+    return this.#captureInTurn(vmId, { compress, proof, writes })
+  }
+
+  async verify(vmId: VmId, { percent }: { percent: number }): Promise<VerifyOutcome> {
+    const proof: ProofWish = { kind: 'sample', percent }
+    const outcome = await this.#captureInTurn(vmId, { compress: true, proof, writes: undefined })
+    if (outcome.kind !== 'sealed') return outcome
+    return { kind: 'verified', seq: outcome.delta.seq, disks: outcome.checked }
+  }
+
+  #captureInTurn(vmId: VmId, how: HowToCapture): Promise<CaptureOutcome> {
+    return this.#captures.run(() => this.#keeper.guard(() => this.#captureOnce(vmId, how)))
+  }
+
+  async #captureOnce(vmId: VmId, how: HowToCapture): Promise<CaptureOutcome> {
+    const { buffer, limits } = this.#deps
+    const vm = this.#known(vmId)
+    if (this.#syncs.has(vmId)) throw synchronizationRunning(vmId)
+    if (vm.needsSync !== null) return { kind: 'needs-sync', cause: vm.needsSync }
+    if (buffer.deltas.totalBytes() >= limits.bufferMaxBytes) return this.#bufferFull()
+    try {
+      return await this.#captureWithRetry(vm, how)
+    } catch (error) {
+      if (isRowDamage(error)) return { kind: 'needs-sync', cause: this.#keeper.mark(vmId, error) }
+      if (!(error instanceof BufferOverflow)) throw asDiskFull(error)
+      return error.hopeless ? await this.#giveUpDelta(vmId) : this.#bufferFull()
+    } finally {
+      this.#writingDelta = null
+      await this.collectGarbage()
+    }
+  }
+
+  async nextDelta(vmId: VmId, afterSeq: number, throughSeq?: number): Promise<SealedDelta | undefined> {
+    const read = (rows: DeltaRows, row: VmRow) => this.#sealed.next(rows, row, { afterSeq, throughSeq })
+    return this.#readSealed(vmId, read)
+  }
+
+  async pendingDeltas(vmId: VmId): Promise<readonly SealedDelta[]> {
+    const pending = await this.#readSealed(vmId, async (rows, row) => this.#sealed.pending(rows, row))
+    return pending ?? []
+  }
+
+  /** undefined: nothing is to be sent, or what was there is damaged and the VM is marked for it. */
+  #readSealed<T>(vmId: VmId, read: (rows: DeltaRows, row: VmRow) => Promise<T>): Promise<T | undefined> {
+    return this.#keeper.guard(async () => {
+      const row = this.#keeper.row(vmId)
+      if (!row || row.needsSync !== null) return undefined
       try {
-        return await this.#captureWithRetry(vm, options.compress)
+        return await read(this.#deps.buffer.deltas, row)
       } catch (error) {
-        if (!(error instanceof BufferOverflow)) throw asDiskFull(error)
-        return error.hopeless ? await this.#giveUpDelta(vmId) : this.#bufferFull()
-      } finally {
-        this.#writingDelta = null
-        await this.collectGarbage()
+        await this.#damageFound(vmId, error)
+        return undefined
       }
     })
   }
 
-  async nextDelta(vmId: VmId, afterSeq: number): Promise<SealedDelta | undefined> {
-    const row = this.#deps.buffer.vms.get(vmId)
-    if (!row || row.needsSync !== null) return undefined
-    const delta = this.#deps.buffer.deltas.next(vmId, Math.max(afterSeq, row.ackedSeq))
-    return delta && sealedDelta(vmId, delta)
-  }
-
-  async readBatch(request: Parameters<CaptureEngine['readBatch']>[0]): Promise<StoredBatch> {
-    const { vmId, seq, diskId, batch } = request
-    const { deltas } = this.#deps.buffer
-    const delta = deltas.bySeq(vmId, seq)
-    const disk = delta?.header.disks.findIndex((candidate) => candidate.diskId === diskId) ?? -1
-    const packed = delta && disk >= 0 ? deltas.batch({ delta: delta.delta, disk, batch }) : undefined
-    if (packed) return { batch, ...packed }
-    throw new HotsiteError(
-      'delta-unknown',
-      `batch ${batch} of disk ${diskId} of delta ${seq} is not in the buffer`,
-      {
-        details: { ...request },
-      },
-    )
+  async readBatch(request: BatchRequest): Promise<StoredBatch> {
+    return this.#keeper.guard(async () => {
+      try {
+        return await this.#sealed.batch(this.#deps.buffer.deltas, request)
+      } catch (error) {
+        await this.#damageFound(request.vmId, error)
+        throw error
+      }
+    })
   }
 
   async acknowledge(vmId: VmId, seq: number): Promise<void> {
+    await this.#keeper.guard(async () => {
+      try {
+        await this.#acknowledge(vmId, seq)
+      } catch (error) {
+        await this.#damageFound(vmId, error)
+      }
+    })
+    await this.collectGarbage()
+  }
+
+  async #acknowledge(vmId: VmId, seq: number): Promise<void> {
     const { buffer, crashPoint, hypervisor, log } = this.#deps
-    const row = buffer.vms.get(vmId)
+    const row = this.#keeper.row(vmId)
     if (!row) return
     const delta = buffer.deltas.bySeq(vmId, seq)
     if (seq > row.ackedSeq && !delta) {
@@ -147,28 +220,34 @@ class BufferedCapture implements CaptureEngine {
       crashPoint('acknowledge.before-cursor')
       buffer.vms.put({ ...row, ackedSeq: seq, ackedCapturedAtMs: delta.header.capturedAtMs })
     }
+    this.#sealed.forget(vmId)
     // I2: only now that the cursor is durable may anything it covers go.
     crashPoint('acknowledge.after-cursor')
     if (seq >= row.ackedSeq) await hypervisor.release(row.fabricVmId, seq)
     crashPoint('acknowledge.after-release')
-    await this.collectGarbage()
   }
 
   openSync(vmId: VmId, { newestSeq }: { newestSeq: number }): Promise<SyncSession> {
-    return this.#captures.run(async () => {
-      const vm = this.#known(vmId)
-      if (this.#syncs.has(vmId)) throw synchronizationRunning(vmId)
-      const session = await SnapshotSync.open(this.#deps, {
-        vm,
-        newestSeq,
-        onClosed: () => {
-          this.#syncs.delete(vmId)
-          return this.collectGarbage()
-        },
-      })
-      this.#syncs.set(vmId, session)
-      return session
+    return this.#captures.run(() => this.#keeper.guard(() => this.#openSync(vmId, newestSeq)))
+  }
+
+  async #openSync(vmId: VmId, newestSeq: number): Promise<SyncSession> {
+    const vm = this.#known(vmId)
+    if (this.#syncs.has(vmId)) throw synchronizationRunning(vmId)
+    const session = await SnapshotSync.open(this.#deps, {
+      vm,
+      newestSeq,
+      onClosed: () => {
+        this.#syncs.delete(vmId)
+        return this.collectGarbage()
+      },
     })
+    this.#syncs.set(vmId, session)
+    return session
+  }
+
+  exportSeed(request: SeedExportRequest): Promise<SeedExport> {
+    return exportSeed({ ...this.#deps, paceMs: this.#deps.limits.paceMs }, request)
   }
 
   async usage(): Promise<{ bufferedBytes: number; maxBytes: number }> {
@@ -179,13 +258,13 @@ class BufferedCapture implements CaptureEngine {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const session of this.#syncs.values()) await session[Symbol.asyncDispose]()
     await this.#captures.run(async () => {})
-    await this.#collections.run(async () => this.#deps.buffer.close())
+    await this.#collections.run(async () => this.#keeper.close())
   }
 
   /** Never fails: what could not be deleted now, on a full disk for example, is garbage the next time too. */
   collectGarbage(): Promise<void> {
-    const { buffer, clock, crashPoint, limits, log } = this.#deps
     return this.#collections.run(async () => {
+      const { buffer, clock, crashPoint, limits, log } = this.#deps
       const pace = new Pace(clock, limits.paceMs)
       const trees = new Set([...this.#syncs.values()].flatMap((session) => session.trees))
       try {
@@ -195,17 +274,23 @@ class BufferedCapture implements CaptureEngine {
         }
       } catch (error) {
         log.warn('garbage collection failed', { error })
+        this.#keeper.replaceIfDamaged(buffer, error)
       }
     })
   }
 
   /** A torn snapshot is thrown away and taken once more in the way that may stay open for as long as it needs. */
-  async #captureWithRetry(vm: VmRow, compress: boolean): Promise<CaptureOutcome> {
+  async #captureWithRetry(vm: VmRow, how: HowToCapture): Promise<CaptureOutcome> {
     const onWriting = (delta: number) => {
       this.#writingDelta = delta
     }
-    for (const hold of this.#holdsFor(vm.vmId)) {
-      const outcome = await runCaptureCycle(this.#deps, { vm, compress, hold, onWriting })
+    const startedMs = this.#given.clock.monotonicMs()
+    const elapsedMs = startedMs - (this.#lastCaptureMs.get(vm.vmId) ?? startedMs)
+    // What is proved on demand may take long.
+    const holds = how.proof.kind === 'sample' ? (['long', 'long'] as const) : this.#holdsFor(vm.vmId)
+    for (const hold of holds) {
+      const outcome = await runCaptureCycle(this.#deps, { vm, ...how, elapsedMs, hold, onWriting })
+      if (outcome.kind === 'sealed') this.#lastCaptureMs.set(vm.vmId, startedMs)
       if (outcome.kind !== 'torn') return this.#outcomeOf(vm.vmId, outcome)
       this.#deps.log.warn('snapshot torn', { vmId: vm.vmId, seq: vm.sealedSeq + 1, hold })
       if (hold === 'brief') this.#sparedCycles.set(vm.vmId, SPARED_CYCLES)
@@ -228,7 +313,9 @@ class BufferedCapture implements CaptureEngine {
     if (outcome.kind === 'overtaken') return { kind: 'needs-sync', cause: row.needsSync ?? 'requested' }
     const delta = this.#deps.buffer.deltas.bySeq(vmId, outcome.seq)
     if (!delta) throw new Error(`delta ${outcome.seq} of ${vmId} vanished after its seal`)
-    return { kind: 'sealed', delta: sealedDelta(vmId, delta) }
+    const { findings, checked } = outcome
+    for (const finding of findings) this.#deps.log.warn('the tracker was wrong', { vmId, ...finding })
+    return { kind: 'sealed', delta: sealedDelta(vmId, delta), findings, checked }
   }
 
   /** No amount of draining makes room for a delta larger than the buffer; a synchronization does not need the buffer. */
@@ -250,22 +337,54 @@ class BufferedCapture implements CaptureEngine {
   }
 
   #known(vmId: VmId): VmRow {
-    const row = this.#deps.buffer.vms.get(vmId)
+    const row = this.#keeper.row(vmId)
     if (!row) throw new HotsiteError('vm-not-replicated', `VM ${vmId} is not replicated from this host`)
     return row
   }
 
   #stateOf(row: VmRow): SourceVmState {
-    return { ...row, bufferedBytes: this.#deps.buffer.deltas.bufferedBytes(row.vmId) }
+    const { buffer } = this.#deps
+    return {
+      ...row,
+      bufferedBytes: buffer.deltas.bufferedBytes(row.vmId),
+      found: this.#keeper.found(row),
+      proof: row.needsSync === null ? this.#proofOf(row.vmId) : [],
+    }
   }
-}
 
-function sealedDelta(vmId: VmId, { seq, epoch, header, manifest }: DeltaRow): SealedDelta {
-  return { vmId, epoch, seq, ...header, manifest }
+  #proofOf(vmId: VmId): SourceVmState['proof'] {
+    try {
+      return this.#deps.buffer.vms.disks(vmId).map(proofOf)
+    } catch (error) {
+      // The next copy cycle meets it, and knows what to do.
+      if (isRowDamage(error)) return []
+      throw error
+    }
+  }
+
+  /** Marks the VM when that is what the error says; throws everything else. */
+  async #damageFound(vmId: VmId, error: unknown): Promise<void> {
+    if (!isRowDamage(error)) throw error
+    this.#keeper.mark(vmId, error)
+    await this.collectGarbage()
+  }
+
+  #endSyncs(): void {
+    for (const session of this.#syncs.values())
+      session[Symbol.asyncDispose]().catch((error: unknown) =>
+        this.#given.log.warn('a synchronization could not be closed', { error }),
+      )
+  }
 }
 
 function synchronizationRunning(vmId: VmId): HotsiteError {
   return new HotsiteError('synchronization-running', `VM ${vmId} is being synchronized`)
+}
+
+interface HowToCapture {
+  readonly compress: boolean
+  readonly proof: ProofWish
+  readonly writes: CaptureOptions['writes']
 }
 
 /** SQLITE_FULL and ENOSPC name no file; everything else crosses as it is. */

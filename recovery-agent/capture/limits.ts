@@ -8,8 +8,10 @@ export interface CaptureLimits {
   readonly collectBytes: number
   /** Payload of one transaction: 4 MiB is 90 % of the speed of 16 MiB and stalls for 10 ms at most (measured). */
   readonly transactionBytes: number
-  /** Groups of 8 KiB that one capture may change in memory: 512 MiB. Beyond it a synchronization does the work. */
-  readonly changedGroups: number
+  /** Leaves one capture may change in memory before the seal. Beyond it a synchronization does the work. */
+  readonly pendingTreeBytes: number
+  /** Blocks the tracker called unchanged that are re-read in one cycle, for each disk: a tenth of a second. */
+  readonly proveBytes: number
   /** Work done at a stretch before other calls get their turn. */
   readonly paceMs: number
 }
@@ -18,7 +20,8 @@ export const defaultCaptureLimits: CaptureLimits = {
   bufferMaxBytes: 8 * 2 ** 30,
   collectBytes: 256 * 2 ** 20,
   transactionBytes: 4 * 2 ** 20,
-  changedGroups: 65_536,
+  pendingTreeBytes: 64 * 2 ** 20,
+  proveBytes: 256 * 2 ** 20,
   paceMs: 20,
 }
 

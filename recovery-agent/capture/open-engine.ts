@@ -1,6 +1,7 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { openBuffer } from '../buffer/buffer.ts'
+import { type DeltaBuffer, openBuffer, replaceBuffer } from '../buffer/buffer.ts'
+import { isFileDamage } from '../buffer/damaged-file.ts'
 import { createCaptureEngine } from './engine.ts'
 import type { EngineDeps } from './engine-deps.ts'
 import type { CaptureEngine } from './port.ts'
@@ -11,11 +12,27 @@ export async function openCaptureEngine({
   ...deps
 }: Omit<EngineDeps, 'buffer'> & { readonly dataDir: string }): Promise<CaptureEngine> {
   mkdirSync(dataDir, { recursive: true, mode: 0o700 })
-  const buffer = openBuffer(join(dataDir, 'buffer.db'))
+  const path = join(dataDir, 'buffer.db')
+  const replace = (damaged: DeltaBuffer, error: unknown) => replaceDamaged(path, damaged, error)
+  const create = (buffer: DeltaBuffer) => createCaptureEngine({ ...deps, buffer, replaceBuffer: replace })
+  let buffer = openBuffer(path)
   try {
-    return await createCaptureEngine({ ...deps, buffer })
+    return await create(buffer).catch((error: unknown) => {
+      // Damage that shows only when the rows are read.
+      if (!isFileDamage(error)) throw error
+      buffer = replace(buffer, error)
+      return create(buffer)
+    })
   } catch (error) {
     buffer.close()
     throw error
   }
+}
+
+function replaceDamaged(path: string, damaged: DeltaBuffer, error: unknown): DeltaBuffer {
+  // Closing writes nothing that is worth an error: the file goes.
+  try {
+    damaged.close()
+  } catch {}
+  return replaceBuffer(path, error instanceof Error ? error.message : String(error), error)
 }

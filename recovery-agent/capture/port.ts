@@ -1,5 +1,11 @@
+import type { ErrorDocument } from '#shared/errors/hotsite-error.ts'
 import type { DiskId, FabricVmId, VmId } from '#shared/ids.ts'
 import type { ResyncCause } from '#shared/messages/commands.ts'
+import type { DiskProof } from '#shared/messages/reports.ts'
+import type { AnomalyHistory } from '#shared/policy/anomaly.ts'
+import type { SeedExport, SeedExportRequest } from '../seed/export-seed.ts'
+import type { CaptureFinding } from './capture-cycle.ts'
+import type { CheckedDisk } from './read-disk.ts'
 
 /** What is asked of one source VM; kept in buffer.db, so that it survives the coordinator (I12). */
 export interface SourceVm {
@@ -17,6 +23,10 @@ export interface SourceVmState extends SourceVm {
   readonly bufferedBytes: number
   /** Not null: deltas mean nothing until a synchronization has run. */
   readonly needsSync: ResyncCause | null
+  /** What was found damaged, when that is why a synchronization is due. */
+  readonly found: ErrorDocument | null
+  /** Of each disk: how far the walk over blocks the tracker called unchanged is, and when the last one was round. */
+  readonly proof: readonly DiskProof[]
 }
 
 export interface CaptureStats {
@@ -27,13 +37,19 @@ export interface CaptureStats {
   readonly storedBytes: number
   readonly freezeMs: number
   readonly captureMs: number
+  /** Mean size of sampled blocks after compression, 0 to 1 of their size, whether it is used or not; null: too few. */
+  readonly storedShare: number | null
+  /** Why the writes look unlike the VM's ordinary work (shared/policy/anomaly.ts); empty: they do not. */
+  readonly suspect: string
 }
 
-/** A delta that rests in buffer.db, whole. */
+/** A delta that rests in buffer.db, whole; or several in a row, read as one. */
 export interface SealedDelta {
   readonly vmId: VmId
   readonly epoch: number
   readonly seq: number
+  /** Its own seq, or that of the first of a run. */
+  readonly firstSeq: number
   readonly baseSeq: number
   readonly capturedAtMs: number
   readonly consistency: 'crash' | 'application'
@@ -55,11 +71,40 @@ export interface StoredBatch {
   readonly payload: Buffer
 }
 
+export interface BatchRequest {
+  readonly vmId: VmId
+  readonly seq: number
+  readonly firstSeq?: number
+  readonly diskId: DiskId
+  readonly batch: number
+}
+
+export interface CaptureOptions {
+  readonly compress: boolean
+  /** Blocks a tracker called unchanged are re-read, all of them within this time; 0 or left out: none. */
+  readonly proofHours?: number
+  /** What the VM wrote so far, to compare this cycle with; left out: nothing is called suspect. */
+  readonly writes?: {
+    readonly history: AnomalyHistory
+    /** Since the cycle before. */
+    readonly elapsedMs: number
+  }
+}
+
 export type CaptureOutcome =
-  | { readonly kind: 'sealed'; readonly delta: SealedDelta }
+  | {
+      readonly kind: 'sealed'
+      readonly delta: SealedDelta
+      readonly findings: readonly CaptureFinding[]
+      readonly checked: readonly CheckedDisk[]
+    }
   /** Nothing was captured and nothing is lost: the tracker (the stored leaves) goes on collecting (I13). */
   | { readonly kind: 'buffer-full'; readonly bufferedBytes: number; readonly maxBytes: number }
   | { readonly kind: 'needs-sync'; readonly cause: ResyncCause }
+
+export type VerifyOutcome =
+  | { readonly kind: 'verified'; readonly seq: number; readonly disks: readonly CheckedDisk[] }
+  | Exclude<CaptureOutcome, { kind: 'sealed' }>
 
 /**
  * One synchronization: initial replication, resynchronization, reverse replication. Reads a snapshot that is held
@@ -76,6 +121,8 @@ export interface SyncSession extends AsyncDisposable {
     readonly diskId: DiskId
     readonly sizeBytes: number
     readonly groupCount: number
+    /** Bytes of each group that may hold data: what comparing costs. */
+    readonly groupDataBytes: Uint32Array
   }[]
   /** Reads and hashes groups [first, first+count) of the snapshot, compares with the target's level-1 nodes (32 bytes each), answers the groups that differ. One the target has as all zero is answered unread when it may hold data: differingBlocks reads it. */
   differingGroups(request: { diskId: DiskId; first: number; targetNodes: Buffer }): Promise<readonly number[]>
@@ -87,6 +134,8 @@ export interface SyncSession extends AsyncDisposable {
     firstBatch: number
     compress: boolean
   }): Promise<readonly StoredBatch[]>
+  /** How many blocks of a group that was compared differ from the target's leaves and are not zero. Reads nothing. */
+  countDiffering(request: { diskId: DiskId; group: number; targetLeaves: Buffer }): Promise<number>
   /** After every group was compared: the signed description of the point. */
   manifest(): Promise<{ readonly manifest: Uint8Array; readonly stats: CaptureStats }>
   /** The target acknowledged the point: the trees, seq and acked cursor become durable in one transaction. */
@@ -105,13 +154,20 @@ export interface CaptureEngine extends AsyncDisposable {
   states(): Promise<readonly SourceVmState[]>
   state(vmId: VmId): Promise<SourceVmState | undefined>
   /** One copy cycle: snapshot, scan or tracked extents, hash, compress, and a seal in one transaction with the trees. */
-  capture(vmId: VmId, options: { compress: boolean }): Promise<CaptureOutcome>
-  /** The oldest sealed delta above `afterSeq`. */
-  nextDelta(vmId: VmId, afterSeq: number): Promise<SealedDelta | undefined>
-  readBatch(request: { vmId: VmId; seq: number; diskId: DiskId; batch: number }): Promise<StoredBatch>
+  capture(vmId: VmId, options: CaptureOptions): Promise<CaptureOutcome>
+  /** A copy cycle that compares so many percent of the blocks of every disk, whatever a tracker says of them; 100: all. What differs is in its delta. */
+  verify(vmId: VmId, options: { percent: number }): Promise<VerifyOutcome>
+  /** The oldest sealed delta above `afterSeq`; with those up to `throughSeq`, which must be of the same disks, as one. */
+  nextDelta(vmId: VmId, afterSeq: number, throughSeq?: number): Promise<SealedDelta | undefined>
+  /** Sealed and not acknowledged, oldest first. */
+  pendingDeltas(vmId: VmId): Promise<readonly SealedDelta[]>
+  /** `firstSeq` as the delta says; left out: of that delta alone. */
+  readBatch(request: BatchRequest): Promise<StoredBatch>
   /** The point of `seq` is durable at the target: advances the cursor, frees the buffer, releases the base (I2). Repeatable. */
   acknowledge(vmId: VmId, seq: number): Promise<void>
   /** newestSeq: the target's, so that seq goes on above it. */
   openSync(vmId: VmId, options: { newestSeq: number }): Promise<SyncSession>
+  /** Writes the disks of a VM, protected or not, as a seed to carry (recovery-agent/seed). Captures go on meanwhile. */
+  exportSeed(request: SeedExportRequest): Promise<SeedExport>
   usage(): Promise<{ readonly bufferedBytes: number; readonly maxBytes: number }>
 }

@@ -1,6 +1,6 @@
 /** Ranges of blocks: ascending, disjoint, not touching. Pure. */
 import { BLOCK_BYTES, blockCountOf } from '#shared/blocks/block.ts'
-import type { Extent } from '../hypervisor/port.ts'
+import type { Extent, SnapshotDisk } from '../hypervisor/port.ts'
 
 /** Blocks [first, end). */
 export interface BlockRange {
@@ -69,4 +69,51 @@ function firstEndingAfter(ranges: readonly BlockRange[], block: number): number 
     else high = middle
   }
   return low
+}
+
+/** The first range of blocks with data that ends above a block; null: none. */
+export type NextData = (block: number) => BlockRange | null
+
+/** What a disk says of where it holds data, without making a list of it where the disk can be asked step by step. */
+export function dataOf(disk: Pick<SnapshotDisk, 'allocated' | 'nextData' | 'sizeBytes'>): NextData {
+  const { nextData, sizeBytes } = disk
+  if (!nextData) {
+    const allocated = rangesOf(disk.allocated, sizeBytes)
+    return (block) => allocated[firstEndingAfter(allocated, block)] ?? null
+  }
+  return (block) => {
+    const extent = nextData(block * BLOCK_BYTES)
+    return (extent && rangesOf([extent], sizeBytes)[0]) ?? null
+  }
+}
+
+/** Like `cutByAllocation`, asking only where it cuts. */
+export function* cutByData(wanted: readonly BlockRange[], nextData: NextData): Generator<Piece, void> {
+  for (const { first, end } of wanted) {
+    for (let at = first; at < end; ) {
+      const data = nextData(at)
+      const from = data ? Math.max(at, data.first) : end
+      if (from > at) yield { first: at, end: Math.min(from, end), allocated: false }
+      if (!data || from >= end) break
+      at = Math.min(end, data.end)
+      if (at <= from) throw new RangeError('data that ends where it begins')
+      yield { first: from, end: at, allocated: true }
+    }
+  }
+}
+
+/** What of `ranges` is in none of `without`; both ascending and disjoint. */
+export function subtract(ranges: readonly BlockRange[], without: readonly BlockRange[]): BlockRange[] {
+  return [...cutByAllocation(ranges, without)].flatMap(({ first, end, allocated }) =>
+    allocated ? [] : [{ first, end }],
+  )
+}
+
+export function contains(ranges: readonly BlockRange[], block: number): boolean {
+  const range = ranges[firstEndingAfter(ranges, block)]
+  return range !== undefined && range.first <= block
+}
+
+export function blocksIn(ranges: readonly BlockRange[]): number {
+  return ranges.reduce((sum, { first, end }) => sum + end - first, 0)
 }

@@ -7,8 +7,11 @@ import type { DiskId, VmId } from '#shared/ids.ts'
 import type { LogFields } from '#shared/log.ts'
 import type { ResyncCause } from '#shared/messages/commands.ts'
 import type { HypervisorConfig } from '../hypervisor/open.ts'
+import type { SeedExport, SeedExportRequest } from '../seed/export-seed.ts'
 import type { CaptureLimits } from './limits.ts'
 import type {
+  BatchRequest,
+  CaptureOptions,
   CaptureOutcome,
   CaptureStats,
   SealedDelta,
@@ -16,6 +19,7 @@ import type {
   SourceVmState,
   StoredBatch,
   SyncSession,
+  VerifyOutcome,
 } from './port.ts'
 
 /** `workerData`. The secret key goes from memory to memory and is never logged (I15). */
@@ -45,10 +49,17 @@ export interface WorkerCalls {
   forget(argument: { vmId: VmId }): void
   states(argument: null): readonly SourceVmState[]
   state(argument: { vmId: VmId }): SourceVmState | undefined
-  capture(argument: { vmId: VmId; compress: boolean }): CaptureOutcome
-  nextDelta(argument: { vmId: VmId; afterSeq: number }): SealedDelta | undefined
-  readBatch(argument: { vmId: VmId; seq: number; diskId: DiskId; batch: number }): WireBatch
+  capture(argument: { vmId: VmId } & CaptureOptions): CaptureOutcome
+  verify(argument: { vmId: VmId; percent: number }): VerifyOutcome
+  nextDelta(argument: {
+    vmId: VmId
+    afterSeq: number
+    throughSeq: number | undefined
+  }): SealedDelta | undefined
+  pendingDeltas(argument: { vmId: VmId }): readonly SealedDelta[]
+  readBatch(argument: BatchRequest): WireBatch
   acknowledge(argument: { vmId: VmId; seq: number }): void
+  exportSeed(argument: SeedExportRequest): SeedExport
   usage(argument: null): { bufferedBytes: number; maxBytes: number }
   openSync(argument: { vmId: VmId; newestSeq: number }): SyncDescription
   differingGroups(argument: {
@@ -65,6 +76,12 @@ export interface WorkerCalls {
     firstBatch: number
     compress: boolean
   }): readonly WireBatch[]
+  countDiffering(argument: {
+    session: number
+    diskId: DiskId
+    group: number
+    targetLeaves: Uint8Array<ArrayBuffer>
+  }): number
   manifest(argument: { session: number }): { manifest: Uint8Array; stats: CaptureStats }
   commit(argument: { session: number }): void
   closeSync(argument: { session: number }): void

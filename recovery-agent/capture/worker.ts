@@ -92,10 +92,13 @@ function handlersOf(engine: CaptureEngine): Handlers {
     forget: ({ vmId }) => engine.forget(vmId),
     states: () => engine.states(),
     state: ({ vmId }) => engine.state(vmId),
-    capture: ({ vmId, compress }) => engine.capture(vmId, { compress }),
-    nextDelta: ({ vmId, afterSeq }) => engine.nextDelta(vmId, afterSeq),
+    capture: ({ vmId, ...options }) => engine.capture(vmId, options),
+    verify: ({ vmId, percent }) => engine.verify(vmId, { percent }),
+    nextDelta: ({ vmId, afterSeq, throughSeq }) => engine.nextDelta(vmId, afterSeq, throughSeq),
+    pendingDeltas: ({ vmId }) => engine.pendingDeltas(vmId),
     readBatch: async (key) => wire(await engine.readBatch(key)),
     acknowledge: ({ vmId, seq }) => engine.acknowledge(vmId, seq),
+    exportSeed: (request) => engine.exportSeed(request),
     usage: () => engine.usage(),
     async openSync({ vmId, newestSeq }) {
       const opened = await engine.openSync(vmId, { newestSeq })
@@ -110,6 +113,8 @@ function handlersOf(engine: CaptureEngine): Handlers {
       const leaves = Buffer.from(targetLeaves.buffer)
       return (await sessionOf(session).differingBlocks({ ...request, targetLeaves: leaves })).map(wire)
     },
+    countDiffering: ({ session, targetLeaves, ...request }) =>
+      sessionOf(session).countDiffering({ ...request, targetLeaves: Buffer.from(targetLeaves.buffer) }),
     manifest: ({ session }) => sessionOf(session).manifest(),
     commit: ({ session }) => sessionOf(session).commit(),
     async closeSync({ session }) {

@@ -20,6 +20,11 @@ export interface SnapshotDisk {
     | { readonly kind: 'scan'; readonly reason: string }
   /** Where data may be, ascending; everything else reads as zeros. Sparse regions cost nothing. */
   readonly allocated: readonly Extent[]
+  /**
+   * The same, asked for step by step: the first extent with data that ends above `offsetBytes`; null: none. With it a
+   * driver that tracks changes can leave `allocated` to be made on demand, so that a cycle costs what changed.
+   */
+  readonly nextData?: (offsetBytes: number) => Extent | null
   /** Fills `target` from `offsetBytes`; past the end it fills with zeros. Synchronous: callers run in a worker. */
   read(target: Buffer, offsetBytes: number): void
 }

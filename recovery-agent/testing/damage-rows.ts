@@ -16,10 +16,11 @@ export function damageOnce(
     `SELECT name, pk FROM pragma_table_info('${table}')`,
   )
   const columns = keys.all()
-  const rows = db.prepare<[], Record<string, Value>>(`SELECT * FROM ${table}`).all()
+  const named = columns.filter(({ pk }) => pk > 0).map(({ name }) => name)
+  const key = named.length > 0 ? named : ['rowid']
+  const rows = db.prepare<[], Record<string, Value>>(`SELECT ${key.join(', ')}, * FROM ${table}`).all()
   const row = rows[b % rows.length]
   if (!row) return 'nothing to damage'
-  const key = columns.filter(({ pk }) => pk > 0).map(({ name }) => name)
   const where = key.map((name) => `${name} = @key_${name}`).join(' AND ')
   const keyOf = (of: Record<string, Value>) =>
     Object.fromEntries(key.map((name) => [`key_${name}`, of[name]]))
