@@ -15,6 +15,27 @@ export interface ReplicaContext {
   readonly crash: ReplicaCrash
   readonly clock: Clock
   readonly log: Logger
+  readonly readers: Readers
+}
+
+/** VMs whose layers somebody reads in many steps, counting on it that their files stay: merges wait for that. */
+export class Readers {
+  readonly #held = new Map<VmId, number>()
+
+  hold(vmId: VmId): Disposable {
+    this.#held.set(vmId, (this.#held.get(vmId) ?? 0) + 1)
+    return {
+      [Symbol.dispose]: () => {
+        const left = (this.#held.get(vmId) ?? 1) - 1
+        if (left === 0) this.#held.delete(vmId)
+        else this.#held.set(vmId, left)
+      },
+    }
+  }
+
+  isHeld(vmId: VmId): boolean {
+    return this.#held.has(vmId)
+  }
 }
 
 export function replicaOrThrow({ catalog }: ReplicaContext, vmId: VmId): ReplicaRow {

@@ -32,6 +32,11 @@ export const replicaCrashPoints = [
   'replica.commit-recorded',
   'replica.remove-marked',
   'replica.remove-files-removed',
+  'replica.names-aside',
+  'replica.rebuild-written',
+  'replica.rebuild-renamed',
+  'replica.repair-written',
+  'replica.repair-synced',
 ] as const
 
 export type ReplicaCrashPoint = (typeof replicaCrashPoints)[number]

@@ -57,8 +57,8 @@ const cases = [...counts].map(([name, count], i) => ({
   nth: 1 + ((seededRng(seed + i).next() * count) | 0),
 }))
 
-it('a life passes every named point but those of retire.test.ts', () => {
-  const elsewhere = /adopt|commit-recorded|remove-marked|remove-files-removed/
+it('a life passes every named point but those of retire.test.ts and heal.test.ts', () => {
+  const elsewhere = /adopt|commit-recorded|remove-marked|remove-files-removed|names-aside|rebuild|repair/
   const expected = replicaCrashPoints.filter((name) => !elsewhere.test(name))
   expect([...counts.keys()].sort()).toEqual([...expected].sort())
 })

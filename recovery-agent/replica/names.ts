@@ -24,6 +24,10 @@ export function layerName({ epoch, seq }: LayerRef): string {
 
 export const partSuffix = '.part'
 export const journalSuffix = '.journal'
+/** A layer that is written anew. */
+export const repairSuffix = '.repair'
+/** On its way to its own name, or found under a name that is another one's. */
+export const movedSuffix = '.moved'
 
 export function pathsIn(dir: string): Paths {
   const replicas = join(dir, 'replicas')

@@ -2,14 +2,14 @@
 import { join, relative } from 'node:path'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import { CLUSTER_BYTES } from '#shared/formats/qcow2/header.ts'
-import { dataRuns } from '#shared/formats/qcow2/layer-reader.ts'
 import { LayerWriter } from '#shared/formats/qcow2/layer-writer.ts'
 import type { OverlayId, VmId } from '#shared/ids.ts'
 import type { OverlayDisk, PointRef } from '#shared/messages/commands.ts'
 import type { OverlayRow } from './catalog.ts'
 import { type ChainPoint, findPoint, isSamePoint } from './chain.ts'
 import type { ReplicaContext } from './context.ts'
-import { withChain } from './layer-chain.ts'
+import { refuseDamaged } from './damaged-points.ts'
+import { provePoint } from './prove-point.ts'
 
 export interface OverlayRequest {
   readonly vmId: VmId
@@ -17,16 +17,26 @@ export interface OverlayRequest {
   readonly point: PointRef | null
   readonly purpose: 'test' | 'failover'
   readonly format: 'raw' | 'qcow2'
+  /** false: only what is known to be damaged is refused. A raw overlay is proved while it is written in any case. */
+  readonly verify?: boolean
 }
 
-/** The lease is recorded before the first byte: the point cannot be pruned from under the copy (I10). */
-export function createOverlay(context: ReplicaContext, request: OverlayRequest): OverlayRow {
-  const { catalog, crash, files, paths } = context
+/**
+ * The lease is recorded before the first byte: the point cannot be pruned from under the copy (I10). Then every block
+ * that the point consists of is read and proved; a point that is not what was signed is refused (`point-damaged`).
+ */
+export function* createOverlay(
+  context: ReplicaContext,
+  request: OverlayRequest,
+): Generator<void, OverlayRow> {
+  const { catalog, crash, files, paths, readers } = context
   const { vmId, overlayId } = request
-  const existing = catalog.overlays(vmId).find((overlay) => overlay.overlayId === overlayId)
+  const overlay = () => catalog.overlays(vmId).find((one) => one.overlayId === overlayId)
+  const existing = overlay()
   if (existing && existing.state !== 'creating') return sameOverlayOrThrow(existing, request)
 
   const point = choosePoint(context, { ...request, point: request.point ?? existing?.point ?? null })
+  refuseDamaged(context, vmId, point)
   const folder = paths.overlayFolder(vmId, overlayId)
   const row: OverlayRow = {
     vmId,
@@ -45,13 +55,18 @@ export function createOverlay(context: ReplicaContext, request: OverlayRequest):
   }
   catalog.putOverlay(row)
   crash('replica.overlay-leased')
+  using _reading = readers.hold(vmId)
   files.ensureFolder(folder)
   for (const disk of row.disks) {
-    writeDisk(context, { row, point, disk })
+    yield* writeDisk(context, { row, point, disk, verify: request.verify ?? true })
     crash('replica.overlay-disk-written')
   }
   for (const path of [folder, join(paths.overlays, vmId), paths.overlays]) files.syncFolder(path)
   crash('replica.overlay-files-durable')
+  if (overlay()?.state !== 'creating')
+    throw new HotsiteError('overlay-unknown', `overlay ${overlayId} of ${vmId} was removed meanwhile`, {
+      details: { vmId, overlayId },
+    })
   const ready: OverlayRow = { ...row, state: 'ready' }
   catalog.putOverlay(ready)
   crash('replica.overlay-ready')
@@ -84,30 +99,25 @@ interface DiskWrite {
   readonly row: OverlayRow
   readonly point: ChainPoint
   readonly disk: OverlayDisk
+  readonly verify: boolean
 }
 
-function writeDisk(context: ReplicaContext, { row, point, disk }: DiskWrite): void {
+function* writeDisk(context: ReplicaContext, write: DiskWrite): Generator<void, void> {
   const { files, paths } = context
+  const { row, point, disk, verify } = write
   const layerPath = paths.layer(row.vmId, disk.diskId, point)
   const temporary = `${disk.path}.tmp`
   const file = files.open(temporary, 'create')
   try {
     if (disk.format === 'raw') {
-      withChain(files, layerPath, (layers) => {
-        file.truncate(disk.sizeBytes)
-        const buffer = Buffer.allocUnsafe(16 * CLUSTER_BYTES)
-        for (const run of dataRuns(layers)) {
-          const offsetBytes = run.blockIndex * CLUSTER_BYTES
-          const bytes = buffer.subarray(
-            0,
-            Math.min(run.blockCount * CLUSTER_BYTES, disk.sizeBytes - offsetBytes),
-          )
-          run.layer.file.read(bytes, run.cluster * CLUSTER_BYTES)
-          file.write([bytes], offsetBytes)
-        }
+      file.truncate(disk.sizeBytes)
+      yield* proveOrRefuse(context, write, (blockIndex, bytes) => {
+        const offsetBytes = blockIndex * CLUSTER_BYTES
+        file.write([bytes.subarray(0, Math.min(bytes.length, disk.sizeBytes - offsetBytes))], offsetBytes)
       })
       file.sync()
     } else {
+      if (verify) yield* proveOrRefuse(context, write)
       const backingName = relative(paths.overlayFolder(row.vmId, row.overlayId), layerPath)
       new LayerWriter(file).seal({ sizeBytes: disk.sizeBytes, backingName })
     }
@@ -118,6 +128,21 @@ function writeDisk(context: ReplicaContext, { row, point, disk }: DiskWrite): vo
     file.close()
   }
   files.rename(temporary, disk.path)
+}
+
+function* proveOrRefuse(
+  context: ReplicaContext,
+  { row, point, disk }: DiskWrite,
+  onData?: (blockIndex: number, bytes: Buffer) => void,
+): Generator<void, void> {
+  const { vmId } = row
+  const { diskId } = disk
+  const isProved = yield* provePoint(context, { vmId, diskId, point, ...(onData ? { onData } : {}) })
+  if (isProved) return
+  refuseDamaged(context, vmId, point)
+  throw new HotsiteError('layer-damaged', `disk ${diskId} of ${vmId} could not be proved`, {
+    details: { vmId, diskId },
+  })
 }
 
 /** Those that lease `point` (I10). A committed raw overlay is a disk of its own and needs none. */

@@ -47,6 +47,12 @@ export const storeMethods = [
   'remove',
   'layerPath',
   'usage',
+  'verify',
+  'heal',
+  'scrub',
+  'proof',
+  'repairWanted',
+  'repair',
   'slowDownMs',
 ] as const satisfies readonly (keyof ReplicaStore)[]
 export type StoreMethod = (typeof storeMethods)[number]

@@ -1,5 +1,5 @@
 import { resolve } from 'node:path'
-import { assert, defined } from '#shared/assert.ts'
+import { assert } from '#shared/assert.ts'
 import { HASH_BYTES } from '#shared/blocks/hash-tree.ts'
 import type { Clock } from '#shared/clock.ts'
 import type { CrashPoint } from '#shared/crash-point.ts'
@@ -14,12 +14,21 @@ import { PendingTree } from '../tree/leaf-store.ts'
 import { type AdoptRequest, adoptDisks } from './adopt.ts'
 import { Catalog, type OverlayRow, type ReplicaRow, treeOf } from './catalog.ts'
 import { type Chain, type ChainPoint, findPoint, newestSeqOf } from './chain.ts'
-import { asReplicaError, type ReplicaContext, refuseOlderEpoch, replicaOrThrow } from './context.ts'
+import { asReplicaError, Readers, type ReplicaContext, refuseOlderEpoch, replicaOrThrow } from './context.ts'
 import { nodeFiles, type ReplicaFiles } from './files.ts'
 import { pathsIn } from './names.ts'
-import { createOverlay, type OverlayRequest, overlaysOn, removeOverlay } from './overlays.ts'
-import type { CreatedOverlay, DeltaHeader, DeltaWriter, ReplicaState, ReplicaStore } from './port.ts'
-import { Pruning, retentionDecisions, takeBackSuspicion } from './prune.ts'
+import { createOverlay, type OverlayRequest, removeOverlay } from './overlays.ts'
+import { pointReports } from './point-reports.ts'
+import type {
+  CreatedOverlay,
+  DeltaHeader,
+  DeltaWriter,
+  ReplicaState,
+  ReplicaStore,
+  StoreSteps,
+} from './port.ts'
+import { drained, Proofs } from './proofs.ts'
+import { Pruning, takeBackSuspicion } from './prune.ts'
 import { Receiver } from './receive.ts'
 import { commitReplica, removeReplica } from './retire.ts'
 import { replicaMigrations } from './schema.ts'
@@ -35,25 +44,30 @@ export interface OpenReplicaStore {
 }
 
 /** One owner at a time: the caller holds the lock of the data folder. */
-export function openReplicaStore(options: OpenReplicaStore): ReplicaStore & Disposable {
+export function openReplicaStore(
+  options: OpenReplicaStore,
+): ReplicaStore & Disposable & { readonly steps: StoreSteps } {
   const files = options.files ?? nodeFiles
   const paths = pathsIn(resolve(options.dir))
   for (const folder of [paths.replicas, paths.overlays]) files.ensureFolder(folder)
   // Control, not bulk: a scattered delta rewrites rows of 8 KiB, which 64 KiB pages would multiply by eight.
   const db = openSqlite({ path: paths.database, migrations: replicaMigrations, profile: 'control' })
   const { clock, log, crashPoint: crash } = options
-  return new LayerReplicaStore({ catalog: new Catalog(db), files, paths, crash, clock, log })
+  const readers = new Readers()
+  return new LayerReplicaStore({ catalog: new Catalog(db), files, paths, crash, clock, log, readers })
 }
 
 class LayerReplicaStore implements ReplicaStore, Disposable {
   readonly #context: ReplicaContext
   readonly #receiver: Receiver
   readonly #pruning: Pruning
+  readonly #proofs: Proofs
 
   constructor(context: ReplicaContext) {
     this.#context = context
     this.#receiver = new Receiver(context)
     this.#pruning = new Pruning(context)
+    this.#proofs = new Proofs(context, (vmId) => this.#pruning.abandon(vmId))
   }
 
   recover(): void {
@@ -188,22 +202,7 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
   }
 
   points(vmId: VmId): readonly PointReport[] {
-    const { catalog } = this.#context
-    const replica = catalog.replica(vmId)
-    if (!replica) return []
-    const overlays = catalog.overlays(vmId)
-    const chain = catalog.chain(vmId)
-    const suspicions = catalog.suspicions.of(vmId)
-    const decisions = new Map(
-      retentionDecisions(this.#context, replica, chain).map(({ seq, reason }) => [seq, reason]),
-    )
-    return chain
-      .filter(({ state }) => state === 'point')
-      .map((point) => ({
-        ...reportOf(point, overlaysOn(overlays, point)),
-        suspect: suspicions.get(point.seq) ?? null,
-        keptBecause: decisions.get(point.seq) ?? 'newest',
-      }))
+    return this.#attempt(() => pointReports(this.#context, vmId))
   }
 
   pin(vmId: VmId, point: PointRef, pinned: boolean): void {
@@ -218,15 +217,52 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
   }
 
   prune(vmId: VmId): boolean {
+    // Whoever holds the layers reads them for long; the pruner asks again when that is over.
+    if (this.#context.readers.isHeld(vmId)) return false
     return this.#attempt(() => this.#pruning.prune(replicaOrThrow(this.#context, vmId)))
   }
 
+  readonly steps: StoreSteps = {
+    createOverlay: (request) => this.#steps(this.#createOverlay(request)),
+    verify: (request) => this.#steps(this.#proofs.verify(request)),
+    heal: (vmId) => this.#steps(this.#proofs.heal(vmId)),
+  }
+
   createOverlay(request: OverlayRequest): CreatedOverlay {
-    return this.#attempt(() => {
-      replicaOrThrow(this.#context, request.vmId)
-      const { point, capturedAtMs, disks } = createOverlay(this.#context, request)
-      return { point, capturedAtMs, disks }
-    })
+    return drained(this.steps.createOverlay(request))
+  }
+
+  *#createOverlay(request: OverlayRequest): Generator<void, CreatedOverlay> {
+    replicaOrThrow(this.#context, request.vmId)
+    const { point, capturedAtMs, disks } = yield* createOverlay(this.#context, request)
+    return { point, capturedAtMs, disks }
+  }
+
+  verify(request: Parameters<ReplicaStore['verify']>[0]): ReturnType<ReplicaStore['verify']> {
+    return drained(this.steps.verify(request))
+  }
+
+  heal(vmId: VmId): boolean {
+    return drained(this.steps.heal(vmId))
+  }
+
+  scrub(vmId: VmId, budgetMs: number): ReturnType<ReplicaStore['scrub']> {
+    return this.#attempt(() => this.#proofs.scrub(vmId, budgetMs))
+  }
+
+  proof(vmId: VmId): ReturnType<ReplicaStore['proof']> {
+    return this.#attempt(() => this.#proofs.proof(vmId))
+  }
+
+  repairWanted(
+    vmId: VmId,
+    options: Parameters<ReplicaStore['repairWanted']>[1],
+  ): ReturnType<ReplicaStore['repairWanted']> {
+    return this.#attempt(() => this.#proofs.repairWanted(vmId, options))
+  }
+
+  repair(request: Parameters<ReplicaStore['repair']>[0]): number {
+    return this.#attempt(() => this.#proofs.repair(request))
   }
 
   removeOverlay(vmId: VmId, overlayId: OverlayId): void {
@@ -303,6 +339,7 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#proofs.close()
     this.#pruning.close()
     this.#receiver.close()
     this.#context.catalog.close()
@@ -328,6 +365,14 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
     })
   }
 
+  *#steps<T>(steps: Generator<void, T>): Generator<void, T> {
+    try {
+      return yield* steps
+    } catch (error) {
+      throw asReplicaError(error)
+    }
+  }
+
   #attempt<T>(work: () => T): T {
     try {
       return work()
@@ -343,26 +388,4 @@ function pointOrThrow(chain: Chain, { vmId, point }: { vmId: VmId; point: PointR
   throw new HotsiteError('point-unknown', `${vmId} has no recovery point ${point.epoch}/${point.seq}`, {
     details: { vmId, point },
   })
-}
-
-function reportOf(point: ChainPoint, overlays: readonly OverlayRow[]): PointReport {
-  const sum = (of: 'changedBytes' | 'storedBytes') =>
-    point.disks.reduce((total, disk) => total + defined(disk[of], of), 0)
-  return {
-    epoch: point.epoch,
-    seq: point.seq,
-    capturedAtMs: point.capturedAtMs,
-    completedAtMs: point.completedAtMs,
-    consistency: point.consistency,
-    // Only a point whose roots were re-derived here ever becomes one (I3).
-    attested: true,
-    pinned: point.pinned,
-    overlays: overlays.map(({ overlayId }) => overlayId),
-    changedBytes: sum('changedBytes'),
-    storedBytes: sum('storedBytes'),
-    suspect: null,
-    damaged: false,
-    keptBecause: 'newest',
-    roots: point.disks.map(({ diskId, root }) => ({ diskId, rootHex: root.toString('hex') })),
-  }
 }

@@ -5,7 +5,8 @@ import { journalSuffix, partSuffix } from './names.ts'
 
 /**
  * Removes the files of a replica that no row of the database names: what a crash or a finished delta left. Only
- * folders of known replicas are touched; a data folder whose database was lost keeps its layers.
+ * folders of known replicas are touched; a data folder whose database was lost keeps its layers. While a layer is missing
+ * nothing is removed: it may lie under another name (restore-names.ts).
  */
 export function sweep(context: ReplicaContext, vmId: VmId): void {
   const { catalog, files, paths } = context
@@ -13,6 +14,15 @@ export function sweep(context: ReplicaContext, vmId: VmId): void {
   for (const member of catalog.chain(vmId)) {
     for (const { diskId } of member.disks) named.add(paths.layer(vmId, diskId, member))
   }
+  // Of a member that is being merged the file may be renamed already.
+  const isMissing = catalog
+    .chain(vmId)
+    .some(
+      (member) =>
+        member.state !== 'merging' &&
+        member.disks.some(({ diskId }) => !files.exists(paths.layer(vmId, diskId, member))),
+    )
+  if (isMissing) return
   const partial = catalog.partial(vmId)
   for (const { diskId } of partial?.disks ?? []) {
     const layer = paths.layer(vmId, diskId, partial ?? { epoch: 0, seq: 0 })

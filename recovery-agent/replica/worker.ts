@@ -6,7 +6,7 @@ import { crashPointFromEnv } from '#shared/crash-point.ts'
 import { errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { LogFields, Logger } from '#shared/log.ts'
 import { asReplicaError } from './context.ts'
-import type { DeltaWriter, ReplicaStore } from './port.ts'
+import type { DeltaWriter, ReplicaStore, StoreSteps } from './port.ts'
 import { expand, type FromWorker, free, type RemoteCall, type RemoteRequest } from './remote.ts'
 import { openReplicaStore } from './store.ts'
 
@@ -41,7 +41,9 @@ function threadLog(bound: LogFields): Logger {
 }
 
 /** A store that cannot be opened answers every request with the reason. */
-function open(): { readonly store: ReplicaStore & Disposable } | { readonly failed: unknown } {
+function open():
+  | { readonly store: ReplicaStore & Disposable & { readonly steps: StoreSteps } }
+  | { readonly failed: unknown } {
   try {
     const { dir } = workerData as { dir: string }
     const crashPoint = crashPointFromEnv(process.env)
@@ -60,8 +62,42 @@ function writerOrThrow(writerId: number): DeltaWriter {
   return writer
 }
 
+const stepwise = ['createOverlay', 'verify', 'heal'] as const satisfies readonly (keyof StoreSteps)[]
+
+function isStepwise(method: string): method is (typeof stepwise)[number] {
+  return stepwise.some((name) => name === method)
+}
+
+/** How long one slice of a long work may keep everything else of the store waiting. */
+const SLICE_MS = 25
+
+/** What goes on in slices; ended with the store. */
+const going = new Set<Generator<void, unknown>>()
+
+/** Between two slices the requests that came meanwhile are served. */
+async function inSlices(steps: Generator<void, unknown>): Promise<unknown> {
+  going.add(steps)
+  try {
+    for (;;) {
+      const untilMs = systemClock.monotonicMs() + SLICE_MS
+      do {
+        const { done, value } = steps.next()
+        if (done && !going.has(steps)) throw new HotsiteError('replica-store-stopped', 'the store was closed')
+        if (done) return value
+      } while (systemClock.monotonicMs() < untilMs)
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+  } finally {
+    going.delete(steps)
+  }
+}
+
 function run(call: RemoteCall): unknown {
   if (call.target === 'end') {
+    for (const steps of [...going]) {
+      going.delete(steps)
+      steps.return(undefined)
+    }
     if ('store' in opened) opened.store[Symbol.dispose]()
     return undefined
   }
@@ -69,6 +105,10 @@ function run(call: RemoteCall): unknown {
   const { store } = opened
   switch (call.target) {
     case 'store': {
+      if (isStepwise(call.method)) {
+        const steps = store.steps[call.method] as (...args: readonly unknown[]) => Generator<void, unknown>
+        return inSlices(steps(...call.args))
+      }
       const method = store[call.method] as (...args: readonly unknown[]) => unknown
       return method.apply(store, [...call.args])
     }
@@ -97,10 +137,15 @@ function run(call: RemoteCall): unknown {
 }
 
 port.on('message', ({ callId, call }: RemoteRequest) => {
-  try {
-    post({ kind: 'result', callId, value: run(call) })
-  } catch (error) {
+  const failed = (error: unknown) =>
     post({ kind: 'error', callId, error: errorDocument(asReplicaError(error)) })
+  try {
+    const value = run(call)
+    if (value instanceof Promise)
+      value.then((later) => post({ kind: 'result', callId, value: later }), failed)
+    else post({ kind: 'result', callId, value })
+  } catch (error) {
+    failed(error)
   }
   if (call.target === 'end') port.close()
 })

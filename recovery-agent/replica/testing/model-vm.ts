@@ -12,9 +12,11 @@ import {
   rootOf,
 } from '#shared/blocks/hash-tree.ts'
 import { storeBlock } from '#shared/blocks/stored-block.ts'
-import type { DiskId, ServerId, VmId } from '#shared/ids.ts'
+import type { DiskId, ServerId, VaultId, VmId } from '#shared/ids.ts'
 import { replicationPolicy } from '#shared/messages/policy.ts'
 import { intBelow, type Rng } from '#shared/rng.ts'
+import { generateKeys } from '#shared/trust/keys.ts'
+import { signManifest } from '#shared/trust/point-manifest.ts'
 import type {
   BlockBatch,
   DeltaHeader,
@@ -132,7 +134,7 @@ export class ModelVm {
       ),
     )
     this.#changed = new Map()
-    return { header, batches, manifest: manifestOf(disks), disks }
+    return { header, batches, manifest: manifestOf(disks, header), disks }
   }
 
   #disk(diskId: DiskId): ModelDisk {
@@ -185,15 +187,27 @@ export function rootOfDisk({ sizeBytes, blocks }: ModelDisk): Buffer {
   return rootOf(nodes, sizeBytes)
 }
 
-export function manifestOf(disks: readonly ModelDisk[]): SignedManifest {
-  return {
-    encoded: Buffer.from('signed'),
-    roots: disks.map((disk) => ({
-      diskId: disk.diskId,
-      sizeBytes: disk.sizeBytes,
-      root: rootOfDisk(disk),
-    })),
+const testKeys = generateKeys()
+
+/** Signed as a source would. */
+export function manifestOf(disks: readonly ModelDisk[], header?: DeltaHeader): SignedManifest {
+  const roots = disks.map((disk) => ({
+    diskId: disk.diskId,
+    sizeBytes: disk.sizeBytes,
+    root: rootOfDisk(disk),
+  }))
+  const manifest = {
+    vaultId: 'vault-1' as VaultId,
+    vmId: testVm,
+    epoch: header?.epoch ?? 1,
+    seq: header?.seq ?? 1,
+    capturedAtMs: header?.capturedAtMs ?? 0,
+    consistency: header?.consistency ?? 'crash',
+    disks: roots.map((root) => ({ ...root, changedBlocks: 0 })),
+    sourceServerId: testServer,
+    suspect: '',
   }
+  return { encoded: signManifest(manifest, testKeys), roots }
 }
 
 /** The disk as a sparse raw file, for tools that are not ours. */

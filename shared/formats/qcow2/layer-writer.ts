@@ -87,7 +87,12 @@ export class LayerWriter {
     return states
   }
 
-  #place(blockIndex: number, block: Buffer | null): BlockState {
+  /** A cluster for a block whose content is to come later; until then it is a hole. */
+  reserve(blockIndex: number): void {
+    this.#place(blockIndex, 'data')
+  }
+
+  #place(blockIndex: number, block: Buffer | 'data' | null): BlockState {
     const old = this.#map.get(blockIndex)
     if (block && old > 0 && this.#fresh.has(blockIndex)) return old
     if (old > 0) this.#freed.push(old)

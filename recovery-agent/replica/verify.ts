@@ -1,0 +1,67 @@
+/** A verification somebody asked for: every block, or an evenly spread sample of them, then what can be healed here. */
+import type { DiskId, VmId } from '#shared/ids.ts'
+import { type Rng, seededRng } from '#shared/rng.ts'
+import type { ReplicaContext } from './context.ts'
+import { damagedPointSeqs } from './damaged-points.ts'
+import { healLocally } from './heal.ts'
+import type { VerifyOutcome, VerifyRequest } from './port.ts'
+import { blocksOf, proofOf } from './scrub.ts'
+import { disksOf } from './stored-layers.ts'
+import { BEGINNING, verifyDisk } from './verify-disk.ts'
+
+export function* verifyReplica(
+  context: ReplicaContext,
+  { vmId, percent, seed, abandonMerge }: VerifyRequest & { readonly abandonMerge: (vmId: VmId) => void },
+): Generator<void, VerifyOutcome> {
+  const checked = new Map<DiskId, number>()
+  for (const diskId of disksOf(context.catalog.chain(vmId))) {
+    let checkedBlocks = 0
+    yield* verifyDisk(context, {
+      vmId,
+      diskId,
+      from: BEGINNING,
+      isWanted: sampler(percent, seededRng(seed)),
+      onChecked: ({ blocks }) => {
+        checkedBlocks += blocks
+      },
+    })
+    checked.set(diskId, checkedBlocks)
+  }
+  const found = badBlocksOf(context, vmId)
+  yield* healLocally(context, { vmId, abandonMerge })
+  const chain = context.catalog.chain(vmId)
+  const damaged = damagedPointSeqs(context, vmId, chain)
+  const left = badBlocksOf(context, vmId)
+  return {
+    disks: [...checked].map(([diskId, checkedBlocks]) => ({
+      diskId,
+      checkedBlocks,
+      totalBlocks: blocksOf(context, vmId, diskId),
+      badBlocks: left.get(diskId) ?? 0,
+      healedBlocks: Math.max(0, (found.get(diskId) ?? 0) - (left.get(diskId) ?? 0)),
+    })),
+    damagedPoints: chain
+      .filter(({ state, seq }) => state === 'point' && damaged.has(seq))
+      .map(({ epoch, seq }) => ({ epoch, seq })),
+  }
+}
+
+function badBlocksOf(context: ReplicaContext, vmId: VmId): ReadonlyMap<DiskId, number> {
+  return new Map(proofOf(context, vmId).map(({ diskId, badBlocks }) => [diskId, badBlocks]))
+}
+
+/** One block of each row of 100/percent blocks, anywhere in it: spread evenly, and never the same ones twice by design. */
+export function sampler(percent: number, rng: Rng): () => boolean {
+  if (percent >= 100) return () => true
+  const rowBlocks = 100 / percent
+  let at = 0
+  let rowEnd = rowBlocks
+  let chosen = Math.floor(rng.next() * rowBlocks)
+  return () => {
+    if (at >= rowEnd) {
+      chosen = Math.floor(rowEnd + rng.next() * rowBlocks)
+      rowEnd += rowBlocks
+    }
+    return at++ === chosen
+  }
+}
