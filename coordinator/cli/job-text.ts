@@ -1,5 +1,6 @@
 import type { JobView } from '#coordinator/admin/views.ts'
 import { operationWords } from '#coordinator/domain/operation-words.ts'
+import { describeMs } from '#coordinator/domain/quantities.ts'
 import type { ErrorDocument } from '#shared/errors/hotsite-error.ts'
 import { errorLines } from './error-text.ts'
 import { type Paint, type Style, visible } from './text/style.ts'
@@ -47,10 +48,12 @@ export function stepLine(
   return `  ${paint(style, mark ?? sign)} ${title}${paint('dim', duration + observedText(step))}`
 }
 
+const toldElsewhere: ReadonlySet<string> = new Set(['waitingFor', 'waitingSinceMs', 'warning', 'sentences'])
+
 /** What was seen, as far as it fits beside the step: plain values only. */
 function observedText(step: Step): string {
   const facts = Object.entries(step.observed ?? {})
-    .filter(([key]) => key !== 'waitingFor' && key !== 'waitingSinceMs')
+    .filter(([key]) => !toldElsewhere.has(key))
     .flatMap(([key, value]) => factText(key, value) ?? [])
   const text = facts.slice(0, 3).join(' ')
   return text === '' ? '' : `  ${text.length > 60 ? `${text.slice(0, 59)}…` : text}`
@@ -58,6 +61,7 @@ function observedText(step: Step): string {
 
 /** Names end in their unit, so the unit is known. "size=128 MiB", "captured=14:54:41", "point=2.1", "power=running" */
 function factText(key: string, value: unknown): string | undefined {
+  if (key === 'secondsLeft' && typeof value === 'number') return `about ${describeMs(value * 1000)} left`
   if (typeof value === 'number') {
     if (key.endsWith('AtMs')) return `${key.slice(0, -'AtMs'.length)}=${clockText(value).slice(-8)}`
     if (key.endsWith('Ms')) return `${key.slice(0, -'Ms'.length)}=${durationText(value)}`
@@ -78,6 +82,8 @@ const nextCommands: Readonly<Record<string, (vm: string) => string>> = {
   unplannedFailover: (vm) =>
     `check the VM, then hotsite failover commit ${vm}, or change-point to choose another point`,
   changePoint: (vm) => `check the VM, then hotsite failover commit ${vm}`,
+  exportSeed: (vm) =>
+    `bring the folder to the target host, then hotsite vm import-seed ${vm} --folder FOLDER`,
   commit: (vm) => `hotsite failover reverse ${vm}, to protect it the other way`,
 }
 
@@ -88,8 +94,22 @@ export function outcomeLines(job: JobView, nowMs: number, paint: Paint): string[
   // What a person asked for is no error.
   if (job.error && job.state === 'cancelled') return [head, paint('dim', visible(job.error.message))]
   if (job.error) return [head, ...errorLines(job.error as ErrorDocument, paint)]
+  const found = [...sentencesOf(job), ...warningsOf(job).map((text) => `${paint('warn', '!')} ${text}`)]
   const next = job.state === 'succeeded' && job.vm !== null ? nextCommands[job.kind]?.(job.vm) : undefined
-  return next === undefined ? [head] : [head, `Next: ${visible(next)}`]
+  return [head, ...found, ...(next === undefined ? [] : [`Next: ${visible(next)}`])]
+}
+
+/** What a job found out, as sentences of its last step. */
+function sentencesOf({ steps }: JobView): string[] {
+  const found = steps.at(-1)?.observed?.['sentences']
+  return Array.isArray(found) ? found.filter((each) => typeof each === 'string').map(visible) : []
+}
+
+function warningsOf({ steps }: JobView): string[] {
+  return steps.flatMap(({ observed }) => {
+    const text = observed?.['warning']
+    return typeof text === 'string' ? [visible(text)] : []
+  })
 }
 
 /** What keeps a job from going on, if anything does. */

@@ -36,7 +36,8 @@ function helpOf(command: Command): string {
 
 it('has the vocabulary of the product', () => {
   const vocabulary = `vault create|list|show|set-certificate|credentials|regenerate-key · server list|show|remove · register
-    · cloud list|pair|unpair · vm list|show|protect|unprotect|set-policy|pause|resume|resync · point list|pin|unpin
+    · cloud list|pair|unpair · vm list|show|protect|unprotect|set-policy|pause|resume|resync|verify|export-seed|import-seed
+    · point list|pin|unpin
     · failover test|cleanup-test|planned|unplanned|change-point|commit|reverse · job list|show|watch|cancel · event list
     · status · coordinator · provider · agent`
   const expected = vocabulary.split('·').flatMap((group) => {

@@ -8,6 +8,7 @@ import {
   healthStyle,
   isMoved,
   isProtected,
+  proofCell,
   stateWithProgress,
 } from './vm-text.ts'
 
@@ -29,9 +30,10 @@ const columns: readonly Column[] = [
   { title: 'STATE', shrinks: true },
   { title: 'HEALTH' },
   { title: 'DATA AGE', align: 'right' },
-  { title: 'COPIED EVERY', align: 'right' },
+  { title: 'EVERY', align: 'right' },
   { title: 'POINTS', align: 'right' },
-  { title: 'LAST DRILL' },
+  { title: 'PROVED' },
+  { title: 'LAST DRILL', shrinks: true },
 ]
 
 /** "Am I safe?" on one screen: the verdict, each VM, then what needs a person with the command that answers it. */
@@ -79,6 +81,7 @@ function vmRow(vm: VmView, nowMs: number): readonly Cell[] {
     dataAgeCell(vm),
     copyFrequencyText(vm),
     String(vm.points),
+    proofCell(vm, nowMs),
     drillCell(vm, nowMs),
   ]
 }

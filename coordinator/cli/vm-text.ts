@@ -1,4 +1,8 @@
 import type { VmView } from '#coordinator/admin/views.ts'
+import { proofText, shortProof } from '#coordinator/domain/proof.ts'
+import { describeMs, describeRate } from '#coordinator/domain/quantities.ts'
+import { pendingResyncText } from '#coordinator/domain/resync-words.ts'
+import type { DiskProof } from '#shared/messages/reports.ts'
 import { operationCommand } from './operation-text.ts'
 import { policyText } from './policy-text.ts'
 import type { Paint, Style } from './text/style.ts'
@@ -42,9 +46,17 @@ export const vmColumns: readonly Column[] = [
   { title: 'HEALTH' },
   { title: 'DATA AGE', align: 'right' },
   { title: 'POINTS', align: 'right' },
+  { title: 'PROVED' },
 ]
 
-export function vmRow(vm: VmView): readonly Cell[] {
+/** The worst disk: when it was last proved, or how far its first pass is. */
+export function proofCell({ proof }: VmView, nowMs: number): Cell {
+  const text = shortProof(proof as readonly DiskProof[], nowMs)
+  if (proof.some(({ badBlocks }) => badBlocks > 0)) return { text, style: 'bad' }
+  return text
+}
+
+export function vmRow(vm: VmView, nowMs: number): readonly Cell[] {
   return [
     vm.name,
     vm.cloud ? `${vm.vmmServer}/${vm.cloud}` : vm.vmmServer,
@@ -54,6 +66,7 @@ export function vmRow(vm: VmView): readonly Cell[] {
     { text: vm.health === 'none' ? '–' : vm.health, style: healthStyle[vm.health] },
     dataAgeCell(vm),
     isProtected(vm) ? String(vm.points) : '–',
+    proofCell(vm, nowMs),
   ]
 }
 
@@ -76,7 +89,7 @@ export function stateWithProgress({ stateText, progress }: VmView): string {
   return `${stateText} ${Math.floor((100 * progress.doneBytes) / progress.totalBytes)} %`
 }
 
-export function vmFacts(vm: VmView, paint: Paint): string[] {
+export function vmFacts(vm: VmView, { paint, nowMs }: { paint: Paint; nowMs: number }): string[] {
   const facts: (readonly [string, string])[] = [
     ['name', vm.name],
     ['id', vm.vmId ?? `${vm.fabricVmId} (not protected)`],
@@ -91,10 +104,40 @@ export function vmFacts(vm: VmView, paint: Paint): string[] {
     facts.push(['points', String(vm.points)])
     facts.push(['epoch', String(vm.epoch ?? '–')])
   }
-  facts.push(...replicationFacts(vm), ...drillFacts(vm))
+  facts.push(...engineFacts(vm, nowMs), ...replicationFacts(vm), ...drillFacts(vm))
   const commands = vm.allowedOperations.map(operationCommand).join(', ')
   facts.push(['you may', commands || 'nothing at the moment'])
   return factLines(facts, paint)
+}
+
+function engineFacts(vm: VmView, nowMs: number): (readonly [string, string])[] {
+  const facts = vm.proof.map(
+    (disk) => ['proof', `${disk.diskId}: ${proofText(disk as DiskProof, nowMs)}`] as const,
+  )
+  const more: (readonly [string, string])[] = []
+  if (vm.resync) more.push(['resync', pendingResyncText(vm.resync, nowMs)])
+  if (vm.seed)
+    more.push([
+      'seed',
+      `${vm.seed.folder} at the source, ${sizeText(vm.seed.bytes)}, ${timeText(vm.seed.exportedAtMs)}`,
+    ])
+  if (vm.forecast) more.push(['pace', paceText(vm.forecast)])
+  const slowed = vm.slowedByMs > 0 ? `, +${durationText(vm.slowedByMs)} per cycle` : ''
+  if (vm.mergeDebtBytes > 0 || slowed)
+    more.push(['merges', `${sizeText(vm.mergeDebtBytes)} to do at the target${slowed}`])
+  return [...facts, ...more]
+}
+
+function paceText({ churnBytesPerSecond, linkBytesPerSecond }: NonNullable<VmView['forecast']>): string {
+  const link =
+    linkBytesPerSecond === null ? 'link not measured yet' : `link ${describeRate(linkBytesPerSecond)}`
+  return `changes ${describeRate(churnBytesPerSecond)}, ${link}`
+}
+
+/** "12 GiB of 20 GiB, about 4 min left" */
+function progressText({ doneBytes, totalBytes, secondsLeft }: NonNullable<VmView['progress']>): string {
+  const left = secondsLeft === null ? '' : `, about ${describeMs(secondsLeft * 1000)} left`
+  return `${sizeText(doneBytes)} of ${sizeText(totalBytes)}${left}`
 }
 
 function replicationFacts({
@@ -104,8 +147,7 @@ function replicationFacts({
   currentJob,
 }: VmView): (readonly [string, string])[] {
   const facts: (readonly [string, string])[] = []
-  if (progress)
-    facts.push(['progress', `${sizeText(progress.doneBytes)} of ${sizeText(progress.totalBytes)}`])
+  if (progress) facts.push(['progress', progressText(progress)])
   if (lastCycle) {
     const volume = `${sizeText(lastCycle.changedBytes)} changed, ${sizeText(lastCycle.sentBytes)} sent`
     facts.push([

@@ -33,14 +33,14 @@ export function proofText({ percent, provedAtMs, badBlocks }: DiskProof, nowMs: 
 /** "just now", "3.5 h ago" */
 export const agoText = (ms: number): string => (ms < 60_000 ? 'just now' : `${describeMs(ms)} ago`)
 
-/** For a table: the worst disk in a few characters. "3 h ago", "62 %", "2 bad", "–" */
+/** For a table: the worst disk in a few characters. "3 h", "62 %", "2 bad", "–" */
 export function shortProof(disks: readonly DiskProof[], nowMs: number): string {
   const bad = disks.reduce((sum, { badBlocks }) => sum + badBlocks, 0)
   if (bad > 0) return `${bad} bad`
   const times = disks.map(({ provedAtMs }) => provedAtMs)
   if (times.length === 0) return '–'
   const known = times.filter((time) => time !== null)
-  if (known.length === times.length) return agoText(nowMs - Math.min(...known))
+  if (known.length === times.length) return describeMs(nowMs - Math.min(...known))
   return `${Math.floor(Math.min(...disks.map(({ percent }) => percent)))} %`
 }
 

@@ -23,6 +23,8 @@ export function describeMs(ms: number): string {
   const seconds = Math.max(0, ms) / 1000
   if (seconds < 120) return `${Math.round(seconds)} s`
   if (seconds < 7_200) return `${Math.round(seconds / 60)} min`
-  if (seconds < 172_800) return `${(seconds / 3600).toFixed(1)} h`
-  return `${(seconds / 86_400).toFixed(1)} days`
+  if (seconds < 172_800) return `${oneDecimal(seconds / 3600)} h`
+  return `${oneDecimal(seconds / 86_400)} days`
 }
+
+const oneDecimal = (value: number): string => value.toFixed(1).replace(/\.0$/, '')

@@ -2,7 +2,12 @@
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import { diskId } from '#shared/ids.ts'
 import type { CommandRequest } from '#shared/messages/commands.ts'
-import type { PointReport, ReplicaReport, ReplicationReport } from '#shared/messages/reports.ts'
+import {
+  type PointReport,
+  type ReplicaReport,
+  type ReplicationReport,
+  replicationReport,
+} from '#shared/messages/reports.ts'
 import { type Enrolled, ScriptedServer } from './scripted-server.ts'
 import type { SiteNames } from './scripted-site.ts'
 
@@ -161,8 +166,8 @@ export class ScriptedAgent {
   }): void {
     if (!this.source) return
     const atMs = Date.now()
-    this.server.report('replication', this.source.vmId, {
-      vmId: this.source.vmId as ReplicationReport['vmId'],
+    const report = replicationReport.parse({
+      vmId: this.source.vmId,
       epoch: this.source.epoch,
       activity,
       cause,
@@ -172,16 +177,13 @@ export class ScriptedAgent {
       newestAckedCapturedAtMs: atMs,
       bufferedBytes: 0,
       progress: null,
-      resync: null,
-      proof: [],
-      forecast: null,
-      slowedByMs: 0,
       lastCycle: { seq: this.seq, capturedAtMs: atMs, transferMs: 1, ...idle },
       totals: { changedBytes: 0, sentBytes: 0, cycles: this.seq },
       peerConnected: true,
       error: null,
       ...this.said,
     })
+    this.server.report('replication', this.source.vmId, report)
   }
 
   take({ vmId, epoch, seq }: { vmId: string; epoch: number; seq: number }): void {

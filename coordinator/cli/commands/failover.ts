@@ -5,6 +5,11 @@ import { addNoWaitOption, followJob } from '../job-wait.ts'
 import { withExample } from './example.ts'
 
 type WaitOption = { readonly wait: boolean }
+type VerifyOption = { readonly skipVerify?: boolean }
+const skipVerifyOption = [
+  '--skip-verify',
+  'in a hurry: do not read and prove every block of the point before the VM starts on it',
+] as const
 const pointOption = [
   '--point <point>',
   'a point of "hotsite point list"; latest is the newest',
@@ -26,14 +31,14 @@ function addTest(group: Command, context: Context): void {
       .description('start a copy of the VM at the target on a recovery point; replication goes on')
       .option(...pointOption)
       .option('--network <name>', 'VM network to connect the copy to; none if not given')
-      .action(
-        async (vm: string, options: WaitOption & { point: string; network?: string }, command: Command) => {
-          const client = clientFor(context, command)
-          const body = { point: options.point, network: options.network ?? null }
-          const started = await client.call('testFailover', { params: { vm }, body })
-          await followJob(context, command, client, { started, wait: options.wait })
-        },
-      ),
+      .option(...skipVerifyOption)
+      .action(async (vm: string, options: TestOptions, command: Command) => {
+        const client = clientFor(context, command)
+        const verify = options.skipVerify !== true
+        const body = { point: options.point, network: options.network ?? null, verify }
+        const started = await client.call('testFailover', { params: { vm }, body })
+        await followJob(context, command, client, { started, wait: options.wait })
+      }),
     'hotsite failover test shop',
     'hotsite failover test shop --point 1.42 --network isolated',
   )
@@ -56,6 +61,11 @@ function addTest(group: Command, context: Context): void {
   )
 }
 
+interface TestOptions extends WaitOption, VerifyOption {
+  readonly point: string
+  readonly network?: string
+}
+
 interface CleanupOptions extends WaitOption {
   readonly outcome: 'passed' | 'failed'
   readonly notes: string
@@ -65,9 +75,11 @@ function addReal(group: Command, context: Context): void {
   withExample(
     addNoWaitOption(group.command('planned <vm>'))
       .description('shut the VM down, send the last changes, start it at the target: nothing is lost')
-      .action(async (vm: string, options: WaitOption, command: Command) => {
+      .option(...skipVerifyOption)
+      .action(async (vm: string, options: WaitOption & VerifyOption, command: Command) => {
         const client = clientFor(context, command)
-        const started = await client.call('plannedFailover', { params: { vm } })
+        const body = { verify: options.skipVerify !== true }
+        const started = await client.call('plannedFailover', { params: { vm }, body })
         await followJob(context, command, client, { started, wait: options.wait })
       }),
     'hotsite failover planned shop',
@@ -77,11 +89,13 @@ function addReal(group: Command, context: Context): void {
       .description('start the VM at the target on a recovery point, whether or not the source answers')
       .option(...pointOption)
       .option('--shut-down-source', 'try to shut the source down first, if it still answers')
+      .option(...skipVerifyOption)
       .action(async (vm: string, options: UnplannedOptions, command: Command) => {
         const consequence = `${vm} starts at the target on point ${options.point}; what was written after it is not there.`
         if (!(await confirmed(context, consequence, options.yes))) return
         const client = clientFor(context, command)
-        const body = { point: options.point, shutDownSource: options.shutDownSource === true }
+        const { point, shutDownSource = false, skipVerify = false } = options
+        const body = { point, shutDownSource, verify: !skipVerify }
         const started = await client.call('unplannedFailover', { params: { vm }, body })
         await followJob(context, command, client, { started, wait: options.wait })
       }),
@@ -90,7 +104,7 @@ function addReal(group: Command, context: Context): void {
   )
 }
 
-interface UnplannedOptions extends WaitOption {
+interface UnplannedOptions extends WaitOption, VerifyOption {
   readonly yes?: boolean
   readonly point: string
   readonly shutDownSource?: boolean

@@ -1,6 +1,8 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { PolicyPatch } from '#coordinator/admin/policy-patch.ts'
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import { parseDurationSeconds, parseSizeBytes } from '../text/units.ts'
+import { parseThrottleWindow, parseWeeklyWindow, type ThrottleWindow } from '../text/weekly-window.ts'
 
 export interface PolicyOptions {
   readonly copyFrequency?: PolicyPatch['copyFrequencySeconds']
@@ -9,6 +11,13 @@ export interface PolicyOptions {
   readonly appConsistent?: number
   readonly compression?: boolean
   readonly throttle?: number
+  /** false: `--no-throttle-windows`. */
+  readonly throttleWindows?: false
+  readonly throttleWindow?: readonly ThrottleWindow[]
+  readonly timeZone?: string
+  readonly resync?: PolicyPatch['resync']
+  readonly resyncWindow?: NonNullable<PolicyPatch['resyncWindow']>
+  readonly proofHours?: number
 }
 
 export function addPolicyOptions(command: Command): Command {
@@ -28,6 +37,29 @@ export function addPolicyOptions(command: Command): Command {
     .addOption(new Option('--compression', 'compress what is sent'))
     .addOption(new Option('--no-compression', 'send as it is'))
     .option('--throttle <size>', 'most that is sent in a second, as 10MiB; 0: no limit', size)
+    .option(
+      '--throttle-window <window>',
+      'another throttle at some hours, as "mon-fri 08:00-18:00 5MiB"; repeat for more, the first that fits counts',
+      (text: string, before: readonly ThrottleWindow[] = []) => [...before, parseThrottleWindow(text)],
+    )
+    .addOption(new Option('--no-throttle-windows', 'the same throttle at all hours').default(undefined))
+    .option('--time-zone <zone>', 'clock the windows are read on, as Europe/Berlin; UTC at first')
+    .addOption(
+      new Option(
+        '--resync <when>',
+        'when a resynchronization that nobody asked for sends: now, in the window, or when asked to',
+      ).choices(['now', 'window', 'ask']),
+    )
+    .option(
+      '--resync-window <window>',
+      'hours for it, as "daily 18:00-06:00"; says --resync window',
+      parseWeeklyWindow,
+    )
+    .option(
+      '--proof-hours <n>',
+      'every block is read again and proved on both sides within so many hours; 0: only by hotsite vm verify',
+      wholeNumber(0, 8760),
+    )
 }
 
 /** Only what was given: the rest stays as it is, or as the policy of the cloud says. */
@@ -41,7 +73,29 @@ export function policyFrom(options: PolicyOptions): PolicyPatch {
     ...(options.appConsistent === undefined ? {} : { appConsistentHours: options.appConsistent }),
     ...(options.compression === undefined ? {} : { compression: options.compression }),
     ...(options.throttle === undefined ? {} : { throttleBytesPerSecond: options.throttle }),
+    ...throttleWindowsFrom(options),
+    ...(options.timeZone === undefined ? {} : { timeZone: options.timeZone }),
+    ...resyncFrom(options),
+    ...(options.proofHours === undefined ? {} : { proofHours: options.proofHours }),
   }
+}
+
+function throttleWindowsFrom({ throttleWindow, throttleWindows }: PolicyOptions): PolicyPatch {
+  if (throttleWindow === undefined) return throttleWindows === false ? { throttleWindows: [] } : {}
+  if (throttleWindows === false)
+    throw new HotsiteError(
+      'usage-invalid',
+      '--throttle-window and --no-throttle-windows contradict each other',
+    )
+  return { throttleWindows: [...throttleWindow] }
+}
+
+/** Who names a window wants it used. */
+function resyncFrom({ resync, resyncWindow }: PolicyOptions): PolicyPatch {
+  if (resyncWindow === undefined) return resync === undefined ? {} : { resync }
+  if (resync !== undefined && resync !== 'window')
+    throw new HotsiteError('usage-invalid', `--resync-window has no effect with --resync ${resync}`)
+  return { resync: 'window', resyncWindow }
 }
 
 function copyFrequency(text: string): 30 | 300 | 900 {

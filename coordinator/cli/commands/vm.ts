@@ -4,9 +4,12 @@ import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import { addYesOption, confirmed } from '../confirm.ts'
 import { type Context, clientFor, show, table } from '../context.ts'
 import { addNoWaitOption, followJob } from '../job-wait.ts'
+import { parseStartTime } from '../text/start-time.ts'
 import { vmColumns, vmFacts, vmRow } from '../vm-text.ts'
 import { withExample } from './example.ts'
 import { addPolicyOptions, type PolicyOptions, policyFrom } from './policy-options.ts'
+import { addSeedCommands, partSizeOption } from './seed.ts'
+import { addReplicationCommands } from './vm-replication.ts'
 
 export function addVmCommands(program: Command, context: Context): void {
   const group = program.command('vm').description('VMs, protected or not')
@@ -27,12 +30,15 @@ export function addVmCommands(program: Command, context: Context): void {
       .description('one VM: state, data age, what may be done with it')
       .action(async (vm: string, _options: unknown, command: Command) => {
         const view = await clientFor(context, command).call('showVm', { params: { vm } })
-        show(context, command, view, (shown) => vmFacts(shown, context.paint))
+        show(context, command, view, (shown) =>
+          vmFacts(shown, { paint: context.paint, nowMs: context.clock.now() }),
+        )
       }),
     'hotsite vm show shop',
   )
   addProtection(group, context)
-  addReplicationControl(group, context)
+  addReplicationCommands(group, context)
+  addSeedCommands(group, context)
 }
 
 type WaitOption = { readonly wait: boolean }
@@ -41,14 +47,36 @@ function addProtection(group: Command, context: Context): void {
   withExample(
     addNoWaitOption(addPolicyOptions(group.command('protect <vm>')))
       .description('protect a VM; the policy of its cloud applies except where given here')
-      .action(async (vm: string, options: PolicyOptions & WaitOption, command: Command) => {
+      .option('--start-at <time>', 'begin the first copy then: +2h, 22:00 or "2030-01-31 22:00" (UTC)')
+      .option(
+        '--offline <folder>',
+        'do not send the first copy: write it there at the source host, to be carried',
+      )
+      .addOption(partSizeOption())
+      .action(async (vm: string, options: ProtectOptions, command: Command) => {
+        const { offline, partSize, startAt, wait } = options
         const client = clientFor(context, command)
         const policy = policyFrom(options)
-        const body = Object.keys(policy).length > 0 ? { policy } : {}
-        const started = await client.call('protectVm', { params: { vm }, body })
-        await followJob(context, command, client, { started, wait: options.wait })
+        const changes = Object.keys(policy).length > 0 ? { policy } : {}
+        if (offline !== undefined) {
+          if (startAt !== undefined)
+            throw new HotsiteError('usage-invalid', '--offline begins at once: leave --start-at out')
+          const body = {
+            folder: offline,
+            ...(partSize === undefined ? {} : { partBytes: partSize }),
+            ...changes,
+          }
+          const started = await client.call('exportSeed', { params: { vm }, body })
+          return followJob(context, command, client, { started, wait })
+        }
+        if (partSize !== undefined) throw new HotsiteError('usage-invalid', '--part-size is for --offline')
+        const at = startAt === undefined ? {} : { startAtMs: parseStartTime(startAt, context.clock.now()) }
+        const started = await client.call('protectVm', { params: { vm }, body: { ...changes, ...at } })
+        await followJob(context, command, client, { started, wait })
       }),
     'hotsite vm protect shop',
+    'hotsite vm protect shop --start-at 22:00 --throttle-window "mon-fri 08:00-18:00 5MiB" --no-wait',
+    'hotsite vm protect shop --offline /mnt/usb/shop',
     'hotsite vm protect shop --copy-frequency 30s --retention-points 15 --no-wait',
   )
   withExample(
@@ -79,7 +107,14 @@ function addProtection(group: Command, context: Context): void {
         await followJob(context, command, client, { started, wait: options.wait })
       }),
     'hotsite vm set-policy shop --retention-points 3 --throttle 10MiB',
+    'hotsite vm set-policy shop --resync-window "daily 22:00-05:00" --time-zone Europe/Berlin',
   )
+}
+
+interface ProtectOptions extends PolicyOptions, WaitOption {
+  readonly startAt?: string
+  readonly offline?: string
+  readonly partSize?: number
 }
 
 interface UnprotectOptions extends WaitOption {
@@ -87,27 +122,12 @@ interface UnprotectOptions extends WaitOption {
   readonly keepReplica?: boolean
 }
 
-function addReplicationControl(group: Command, context: Context): void {
-  const commands = [
-    ['pause', 'pauseVm', 'pause replication; recovery points stay'],
-    ['resume', 'resumeVm', 'resume replication; only what changed meanwhile is sent'],
-    ['resync', 'resyncVm', 'compare the disks by their hashes and send what differs'],
-  ] as const
-  for (const [name, operation, description] of commands) {
-    withExample(
-      addNoWaitOption(group.command(`${name} <vm>`))
-        .description(description)
-        .action(async (vm: string, options: WaitOption, command: Command) => {
-          const client = clientFor(context, command)
-          const started = await client.call(operation, { params: { vm } })
-          await followJob(context, command, client, { started, wait: options.wait })
-        }),
-      `hotsite vm ${name} shop`,
-    )
-  }
-}
-
 function listLines(context: Context, vms: readonly VmView[]): string[] {
   if (vms.length === 0) return ['No VM is known: no provider has reported yet. See: hotsite server list']
-  return table(context, vmColumns, vms.map(vmRow))
+  const nowMs = context.clock.now()
+  return table(
+    context,
+    vmColumns,
+    vms.map((vm) => vmRow(vm, nowMs)),
+  )
 }

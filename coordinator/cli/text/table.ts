@@ -9,7 +9,7 @@ export interface Column {
 export type Cell = string | { readonly text: string; readonly style: Style }
 
 const gap = '  '
-const narrowest = 8
+const narrowest = 6
 
 /** Lines no wider than `width` as long as the columns that may shrink allow it. */
 export function tableLines(

@@ -32,5 +32,5 @@ function progressOf(report: ReplicationReport | undefined): Readonly<Record<stri
   if (report?.resync) return { waitsFor: report.resync.waitsFor, ...(startsAtMs ? { startsAtMs } : {}) }
   if (!report?.progress) return {}
   const { doneBytes, totalBytes, secondsLeft } = report.progress
-  return { doneBytes, totalBytes, ...(secondsLeft === null ? {} : { aboutLeftMs: secondsLeft * 1000 }) }
+  return { doneBytes, totalBytes, ...(secondsLeft === null ? {} : { secondsLeft }) }
 }
