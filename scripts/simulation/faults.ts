@@ -49,6 +49,9 @@ export function inject(world: World, kind: FaultKind): void {
     case 'snapshot-torn':
       for (const { hypervisor } of world.hosts) hypervisor.tornSnapshots += 1 + world.below(3)
       return
+    case 'memory-spoils':
+      pick(rng, world.hosts).spoiledBatches += 1
+      return
     case 'tracker-lost':
       for (const { hypervisor } of world.hosts) hypervisor.loseTrackers()
       return

@@ -20,6 +20,8 @@ interface GuestDisk {
   blocks: Map<number, Buffer>
   /** Number of the last change of each block, of this guest's changes. */
   touched: Map<number, number>
+  /** The same of its writes alone: a tracker does not see what a new size does. */
+  written: Map<number, number>
 }
 
 /** The disks of a guest at one instant. */
@@ -78,6 +80,7 @@ export class Guest {
       sizeBytes,
       blocks: new Map(),
       touched: new Map(),
+      written: new Map(),
     })
     this.#change++
     return id
@@ -85,10 +88,11 @@ export class Guest {
 
   /** The image of another site becomes a disk here. */
   adopt(image: DiskImage): void {
-    this.#disks.push({ ...image, blocks: new Map(image.blocks), touched: new Map() })
+    this.#disks.push({ ...image, blocks: new Map(image.blocks), touched: new Map(), written: new Map() })
     this.#lastDiskNumber = Math.max(this.#lastDiskNumber, Number(image.diskId.slice(1)) + 1)
     this.#change++
-    for (const block of image.blocks.keys()) this.#disks.at(-1)?.touched.set(block, this.#change)
+    const disk = this.#disks.at(-1)
+    for (const block of image.blocks.keys()) disk?.touched.set(block, this.#change)
   }
 
   /** Never the first or the last: they hold the numbers. */
@@ -129,7 +133,7 @@ export class Guest {
     if (index < blocks) {
       this.#change++
       const zeroes = this.#rng.next() < (this.load === 'zeroing' ? 0.7 : 0.1)
-      this.#set(target, index, zeroes ? this.#zero() : this.#content(target, index))
+      this.#write(target, index, zeroes ? this.#zero() : this.#content(target, index))
     }
     this.#number(first)
     if (last !== first) this.#number(last)
@@ -165,9 +169,10 @@ export class Guest {
     return count
   }
 
-  touchedBlocks(disk: DiskId, change: number): number[] {
+  /** What a tracker would say. */
+  writtenBlocks(disk: DiskId, change: number): number[] {
     const found = this.#disks.find(({ diskId: id }) => id === disk)
-    return [...(found?.touched ?? [])].flatMap(([index, at]) => (at > change ? [index] : []))
+    return [...(found?.written ?? [])].flatMap(([index, at]) => (at > change ? [index] : []))
   }
 
   /** Undefined: it reads as zeros and nothing is allocated there. */
@@ -188,7 +193,12 @@ export class Guest {
     this.#change++
     const block = Buffer.from(disk.blocks.get(0) ?? Buffer.alloc(BLOCK_BYTES))
     block.writeUInt32LE(this.#writes, 0)
-    this.#set(disk, 0, block)
+    this.#write(disk, 0, block)
+  }
+
+  #write(disk: GuestDisk, index: number, content: Buffer | undefined): void {
+    disk.written.set(index, this.#change)
+    this.#set(disk, index, content)
   }
 
   #set(disk: GuestDisk, index: number, content: Buffer | undefined): void {

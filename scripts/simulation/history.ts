@@ -2,7 +2,6 @@
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { decideRetention, retentionOf } from '#shared/policy/retention.ts'
 import { inject } from './faults.ts'
 import { useNativeSignatures } from './native-signatures.ts'
 import { operate } from './operate.ts'
@@ -11,6 +10,7 @@ import { faultKinds, type HistoryPlan, operations, type PlannedAction, planHisto
 import { defineVm, protectVm } from './protect.ts'
 import type { ProtectedVm } from './protected-vm.ts'
 import type { Violation } from './truth.ts'
+import { decisionsNow } from './watch.ts'
 import { crashNames, World } from './world.ts'
 
 export interface HistoryReport {
@@ -178,14 +178,7 @@ function isCurrent(world: World, vm: ProtectedVm): boolean {
 
 function isPruned(vm: ProtectedVm): boolean {
   const store = vm.target.parts?.store
-  const policy = store?.get(vm.vmId)?.policy
-  if (!store || !policy) return false
-  const points = store.points(vm.vmId).map((point) => ({
-    ...point,
-    inUse: point.overlays.length > 0,
-    suspect: point.suspect !== null,
-  }))
-  return decideRetention({ points, policy: retentionOf(policy) }).every(({ keep }) => keep)
+  return store !== undefined && decisionsNow(vm, store).every(({ keep }) => keep)
 }
 
 function judgeRest(world: World): void {

@@ -38,6 +38,8 @@ export class Host {
   readonly disk = new SimDisk()
   readonly hypervisor: SimHypervisor
   skewMs = 0
+  /** Of the next so many batches that come, memory flips a bit. */
+  spoiledBatches = 0
   /** Lives that were ended by a kill. */
   kills = 0
   readonly #options: HostOptions

@@ -55,6 +55,8 @@ export interface LifeOptions {
 export interface LifeWatch {
   readonly crashPoint: CrashPoint
   readonly signed: (manifest: PointManifest) => void
+  /** Blocks that came off the line and go to the store; memory may spoil them. */
+  readonly received: (payload: Buffer) => void
   readonly engine: (engine: CaptureEngine) => CaptureEngine
   readonly store: (store: ReplicaStore & Disposable) => ReplicaStore & Disposable
 }
@@ -146,7 +148,10 @@ export class Life {
     store.recover()
     const engine = watch.engine(await this.#openEngine())
     const worker = () => new Worker({ scheduler, isAlive, delayMs: callMs })
-    const far = { store: remoteStore(store, worker()), engine: remoteEngine(engine, worker()) }
+    const far = {
+      store: remoteStore(store, worker(), watch.received),
+      engine: remoteEngine(engine, worker()),
+    }
     const options: AgentOptions = {
       config,
       identity,

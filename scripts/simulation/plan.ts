@@ -18,6 +18,7 @@ export const faultKinds = [
   'clock-jump',
   'snapshot-torn',
   'tracker-lost',
+  'memory-spoils',
 ] as const
 export type FaultKind = (typeof faultKinds)[number]
 
@@ -64,7 +65,7 @@ export interface HistoryPlan {
 
 const MiB = 2 ** 20
 /** Copy cycles of a history, roughly: what a seed costs. */
-const CYCLES = 46
+const CYCLES = 34
 
 /** Consecutive seeds walk through the crash points, so that every few dozen seeds pass each of them. */
 export function planHistory(seed: number, crashNames: readonly string[]): HistoryPlan {
@@ -109,7 +110,7 @@ export function diskBytes(rng: Rng): number {
 export function randomPolicy(rng: Rng): ReplicationPolicy {
   return replicationPolicy.parse({
     copyFrequencySeconds: pick(rng, [30, 30, 30, 300]),
-    retentionPoints: pick(rng, [0, 1, 3, 6, 15]),
+    retentionPoints: pick(rng, [0, 1, 2, 3, 4, 6, 15]),
     retentionIntervalSeconds: pick(rng, [0, 0, 60, 600]),
     compression: rng.next() < 0.5,
     throttleBytesPerSecond: pick(rng, [0, 0, 0, 500_000]),

@@ -67,13 +67,17 @@ export function remoteEngine(engine: CaptureEngine, worker: Worker): CaptureEngi
   })
 }
 
-export function remoteStore(store: ReplicaStore & Disposable, worker: Worker): RemoteReplicaStore {
+export function remoteStore(
+  store: ReplicaStore & Disposable,
+  worker: Worker,
+  onBatch: (payload: Buffer) => void,
+): RemoteReplicaStore {
   const plain = passedOn(store, worker) as unknown as RemoteReplicaStore
   return new Proxy(plain, {
     get(_, name) {
       if (name === 'begin')
         return async (header: Parameters<ReplicaStore['begin']>[0]) =>
-          remoteWriter(await worker.call(() => store.begin(header)), worker)
+          remoteWriter(await worker.call(() => store.begin(header)), worker, onBatch)
       if (name === Symbol.asyncDispose) return () => worker.call(() => store[Symbol.dispose]())
       return Reflect.get(plain, name)
     },
@@ -81,7 +85,11 @@ export function remoteStore(store: ReplicaStore & Disposable, worker: Worker): R
 }
 
 /** A batch is sent without waiting for it: what went wrong shows with a later call. */
-function remoteWriter(writer: ReturnType<ReplicaStore['begin']>, worker: Worker): RemoteDeltaWriter {
+function remoteWriter(
+  writer: ReturnType<ReplicaStore['begin']>,
+  worker: Worker,
+  onBatch: (payload: Buffer) => void,
+): RemoteDeltaWriter {
   let failed: unknown
   const later = async <T>(work: () => T): Promise<T> => {
     if (failed) throw failed
@@ -94,6 +102,7 @@ function remoteWriter(writer: ReturnType<ReplicaStore['begin']>, worker: Worker)
     async write(batch) {
       if (failed) throw failed
       const copy = { ...batch, payload: Buffer.from(batch.payload) }
+      onBatch(copy.payload)
       worker
         .call(() => writer.write(expand(copy)))
         .catch((error) => {

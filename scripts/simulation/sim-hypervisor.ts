@@ -124,7 +124,7 @@ export class SimHypervisor {
       sizeBytes,
       changes:
         isTracked && baseChange !== undefined
-          ? { kind: 'tracked', extents: extentsOf(guest.touchedBlocks(diskId, baseChange)) }
+          ? { kind: 'tracked', extents: extentsOf(guest.writtenBlocks(diskId, baseChange)) }
           : { kind: 'scan', reason: 'no tracker' },
       allocated: extentsOf([...image.blocks.keys()]),
       read(target, offsetBytes) {

@@ -8,7 +8,7 @@ import type { ReplicaStore } from '#recovery-agent/replica/port.ts'
 import { BLOCK_BYTES, blockCountOf } from '#shared/blocks/block.ts'
 import type { VmId } from '#shared/ids.ts'
 import type { ResyncCause } from '#shared/messages/commands.ts'
-import { decideRetention, retentionOf } from '#shared/policy/retention.ts'
+import { decideRetention, type RetentionDecision, retentionOf } from '#shared/policy/retention.ts'
 import { type ProtectedVm, pointName } from './protected-vm.ts'
 import type { Truth } from './truth.ts'
 
@@ -148,15 +148,22 @@ export function watchedStore(
 
 /** Before each step of pruning: whatever it takes away must be what the pure function says now. */
 function noteDroppable(vm: ProtectedVm, store: ReplicaStore): void {
-  const policy = store.get(vm.vmId)?.policy
-  if (!policy) return
-  const points = store.points(vm.vmId).map((point) => ({
+  const decisions = decisionsNow(vm, store)
+  // Decided and not done: the next decision counts.
+  for (const decision of decisions) {
+    if (decision.keep) vm.dropped.delete(pointName(decision))
+    else vm.dropped.add(pointName(decision))
+  }
+}
+
+/** What retention says of every point that is listed. */
+export function decisionsNow({ vmId }: ProtectedVm, store: ReplicaStore): readonly RetentionDecision[] {
+  const policy = store.get(vmId)?.policy
+  if (!policy) return []
+  const points = store.points(vmId).map((point) => ({
     ...point,
     inUse: point.overlays.length > 0,
     suspect: point.suspect !== null,
   }))
-  // Decided and not done: the next decision counts.
-  for (const point of points) vm.dropped.delete(pointName(point))
-  for (const decision of decideRetention({ points, policy: retentionOf(policy) }))
-    if (!decision.keep) vm.dropped.add(pointName(decision))
+  return decideRetention({ points, policy: retentionOf(policy) })
 }

@@ -11,7 +11,7 @@ import { intBelow, type Rng, seededRng } from '#shared/rng.ts'
 import { issueTicket } from '#shared/trust/ticket.ts'
 import { Host, Killed, simVault, vaultKeys } from './host.ts'
 import type { Life } from './life.ts'
-import type { ProtectedVm } from './protected-vm.ts'
+import { expectCause, type ProtectedVm } from './protected-vm.ts'
 import { Scheduler, START_MS } from './scheduler.ts'
 import { SimLink } from './sim-link.ts'
 import { Truth } from './truth.ts'
@@ -208,11 +208,22 @@ export class World {
           const instant = host.hypervisor.signed(manifest)
           if (instant) this.truth.sign(manifest, instant)
         },
+        received: (payload) => this.#spoil(host, payload),
         engine: (engine) => watchedEngine(this, engine),
         store: (store) => watchedStore(this, store),
       },
     })
     return host
+  }
+
+  /** Bad memory: the bytes are not those that were authenticated. The roots must tell (I3). */
+  #spoil(host: Host, payload: Buffer): void {
+    if (host.spoiledBatches === 0 || payload.length === 0) return
+    host.spoiledBatches--
+    const at = this.below(payload.length)
+    payload.writeUInt8(payload.readUInt8(at) ^ 1, at)
+    for (const vm of this.vms) if (vm.target === host) expectCause(vm, 'diverged')
+    this.fault('memory-spoiled')
   }
 
   /** Throws when the process dies here. */
