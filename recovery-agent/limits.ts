@@ -8,16 +8,21 @@ const MiB = 1 << 20
 export const limits = {
   /** One Blocks message: 1 MiB raw, so that a stall or a repeat costs little and the header costs nothing. */
   batchMaxBlocks: 16,
-  /** Payload one VM may have unacknowledged at the target: hides 8 ms of round trip at 1 GB/s. */
-  creditBytes: 8 * MiB,
-  /** The target makes blocks durable after this much payload: half a window, so the source never runs dry. */
-  durableEveryPayloadBytes: 4 * MiB,
+  /**
+   * Payload one VM may have unacknowledged at the target, and has to send again after a break. Little of it is in
+   * memory there: what is written and not yet synced counts as well.
+   */
+  creditBytes: 48 * MiB,
+  /** The target makes blocks durable after this much payload: each sync waits for the journal of the file system. */
+  durableEveryPayloadBytes: 16 * MiB,
   /** The same in raw bytes, for what compresses well or is zero. */
-  durableEveryRawBytes: 32 * MiB,
+  durableEveryRawBytes: 64 * MiB,
+  /** And after this long, so that a break costs a slow link seconds, not a window. */
+  durableEveryMs: 2_000,
   /** And after this long without a message, so that a slow source sees its progress. */
   durableIdleMs: 100,
-  /** Messages of one VM waiting at the target; then the socket is read no further. */
-  receiveQueueMessages: 64,
+  /** Messages of one VM waiting at the target, 8 MiB at most; then the socket is read no further. */
+  receiveQueueMessages: 8,
   disksPerVm: 64,
   /** VMs one source may replicate over one channel: as many as a large host runs. */
   vmsPerChannel: 1024,

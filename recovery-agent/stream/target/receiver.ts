@@ -70,6 +70,8 @@ export class Receiver {
   readonly #room = new Wakeup()
   readonly #ending = new AbortController()
   #state: State = { kind: 'closed' }
+  /** The sync that is under way, if any; never rejects. */
+  #syncing: Promise<void> = Promise.resolve()
 
   constructor(vmId: VmId, channel: Channel, context: ReceiverContext) {
     this.#vmId = vmId
@@ -208,7 +210,7 @@ export class Receiver {
         `delta ${header.seq} of VM ${vmId} stands on point ${header.baseSeq}; the newest here is ${replica.newestSeq}`,
       )
     }
-    const delta = new Receiving(header, await store.begin(header))
+    const delta = new Receiving(header, await store.begin(header), this.#context.clock)
     this.#state = { kind: 'receiving', epoch, delta }
     this.#answer({
       kind: 'deltaAccepted',
@@ -235,7 +237,7 @@ export class Receiver {
     switch (message.kind) {
       case 'blocks':
         await delta.accept(message.body, message.tail)
-        if (delta.dueForSync) await this.#sync(delta)
+        if (delta.dueForSync) await this.#syncBehind(delta)
         return
       case 'treeQuery':
         await this.#answerTree(parseTreeQuery(message.body, delta.header))
@@ -294,6 +296,20 @@ export class Receiver {
       this.#log.warn('the pace of merges is not known', { error })
       return 0
     }
+  }
+
+  /**
+   * Begins to make durable what came and lets more come meanwhile, one sync at a time: the disk is never waited for
+   * with nothing else to do.
+   */
+  async #syncBehind(delta: Receiving): Promise<void> {
+    await this.#syncing
+    this.#syncing = this.#sync(delta).catch((error: unknown) => {
+      // Under the lock, so not awaited by what holds it.
+      void this.#context.locks.run(this.#vmId, async () => {
+        if (this.#state.kind === 'receiving' && this.#state.delta === delta) await this.#refuse(error)
+      })
+    })
   }
 
   async #syncWhenIdle(): Promise<void> {

@@ -2,6 +2,7 @@ import type { DeltaHeader, DiskProgress, SealOutcome, SignedManifest } from '#re
 import type { RemoteDeltaWriter } from '#recovery-agent/replica/remote.ts'
 import { BLOCK_BYTES } from '#shared/blocks/block.ts'
 import type { Bodies } from '#shared/channel/message.ts'
+import type { Clock } from '#shared/clock.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { DiskId } from '#shared/ids.ts'
 import { limits } from '../../limits.ts'
@@ -18,12 +19,16 @@ export class Receiving {
   readonly header: DeltaHeader
   readonly #writer: RemoteDeltaWriter
   readonly #nextBatch = new Map<DiskId, number>()
+  readonly #clock: Pick<Clock, 'monotonicMs'>
   #payloadBytes = 0
   #rawBytes = 0
+  #syncedMs: number
 
-  constructor(header: DeltaHeader, writer: RemoteDeltaWriter) {
+  constructor(header: DeltaHeader, writer: RemoteDeltaWriter, clock: Pick<Clock, 'monotonicMs'>) {
     this.header = header
     this.#writer = writer
+    this.#clock = clock
+    this.#syncedMs = clock.monotonicMs()
     for (const { diskId } of header.disks) this.#nextBatch.set(diskId, 0)
     for (const { diskId, nextBatch } of writer.resume) this.#nextBatch.set(diskId, nextBatch)
   }
@@ -39,7 +44,9 @@ export class Receiving {
 
   get dueForSync(): boolean {
     return (
-      this.#payloadBytes >= limits.durableEveryPayloadBytes || this.#rawBytes >= limits.durableEveryRawBytes
+      this.#payloadBytes >= limits.durableEveryPayloadBytes ||
+      this.#rawBytes >= limits.durableEveryRawBytes ||
+      (this.unsynced && this.#clock.monotonicMs() - this.#syncedMs >= limits.durableEveryMs)
     )
   }
 
@@ -60,12 +67,13 @@ export class Receiving {
     this.#nextBatch.set(batch.diskId, expected + 1)
   }
 
+  /** What was accepted until now. Batches may be accepted meanwhile: the writer takes everything in order. */
   async sync(): Promise<Durable> {
     const creditBytes = this.#payloadBytes
-    const disks = await this.#writer.sync()
-    this.#payloadBytes -= creditBytes
+    this.#payloadBytes = 0
     this.#rawBytes = 0
-    return { disks, creditBytes }
+    this.#syncedMs = this.#clock.monotonicMs()
+    return { disks: await this.#writer.sync(), creditBytes }
   }
 
   /** All batches must be here. Throws `stream-out-of-order` otherwise. */
