@@ -90,7 +90,14 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
   const target = await startTarget({ ...options, store, outbox, raise })
   const tls = await loadOrMakeTlsIdentity(config.dataDir, identity.name)
   const listener = stack.use(
-    await listenForSources({ ...options, tls, server: target.server, raise, isRevoked }),
+    await listenForSources({
+      ...options,
+      tls,
+      server: target.server,
+      raise,
+      isRevoked,
+      payloadMemory: rawStore.payloadMemory,
+    }),
   )
   const sources = stack.use(await startSources({ ...options, engine, state, outbox, raise, isRevoked }))
 

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import { expect, it } from 'vitest'
 import { BLOCK_BYTES } from '#shared/blocks/block.ts'
+import { PayloadSlots, payloadMemory } from '#shared/blocks/payload-slots.ts'
 import { makeTestFabric } from '#shared/folder/testing/test-fabric.ts'
 import { silentLog } from '#shared/log.ts'
 import { generateKeys } from '#shared/trust/keys.ts'
@@ -75,7 +76,7 @@ it('whose worker ends by itself fails what waits, what comes later, and says so'
     `${ready}; require('node:worker_threads').parentPort.once('message', () => { throw new Error('boom') })`,
     { eval: true },
   )
-  const engine = await connectCaptureWorker(worker, silentLog)
+  const engine = await connectCaptureWorker(worker, silentLog, new PayloadSlots(payloadMemory(1)))
   await expect(engine.usage()).rejects.toMatchObject({ code: 'capture-stopped' })
   await expect(engine.states()).rejects.toMatchObject({ code: 'capture-stopped' })
   expect((await engine.failed).message).toContain('boom')

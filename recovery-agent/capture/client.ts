@@ -1,6 +1,7 @@
 /** The capture engine as the main thread sees it: every call crosses into the worker (worker.ts). */
 import { once } from 'node:events'
 import { type Transferable, Worker } from 'node:worker_threads'
+import { PayloadSlots, payloadMemory } from '#shared/blocks/payload-slots.ts'
 import { errorFromDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { Logger } from '#shared/log.ts'
 import type { CaptureEngine, StoredBatch, SyncSession } from './port.ts'
@@ -8,11 +9,15 @@ import type {
   CallArgument,
   CallResult,
   CaptureWorkerConfig,
+  CaptureWorkerData,
   SyncDescription,
   WireBatch,
   WorkerCall,
   WorkerMessage,
 } from './worker-protocol.ts'
+
+/** As many as a few synchronizations read ahead; none that is free is ever touched. */
+const PAYLOAD_SLOTS = 64
 
 export interface CaptureWorker extends CaptureEngine {
   /** Resolves, with the reason, when the worker ends without having been asked to. */
@@ -24,16 +29,20 @@ export async function startCaptureWorker(
   config: CaptureWorkerConfig,
   { log }: { readonly log: Logger },
 ): Promise<CaptureWorker> {
-  return connectCaptureWorker(
-    new Worker(new URL('./worker.ts', import.meta.url), { workerData: config }),
-    log,
-  )
+  const memory = payloadMemory(PAYLOAD_SLOTS)
+  const workerData: CaptureWorkerData = { ...config, payloadMemory: memory }
+  const worker = new Worker(new URL('./worker.ts', import.meta.url), { workerData })
+  return connectCaptureWorker(worker, log, new PayloadSlots(memory))
 }
 
-export async function connectCaptureWorker(worker: Worker, log: Logger): Promise<CaptureWorker> {
+export async function connectCaptureWorker(
+  worker: Worker,
+  log: Logger,
+  slots: PayloadSlots,
+): Promise<CaptureWorker> {
   const link = new WorkerLink(worker, log)
   await link.ready
-  return engineOver(link)
+  return engineOver(link, slots)
 }
 
 interface Waiting {
@@ -123,7 +132,7 @@ class WorkerLink {
   }
 }
 
-function engineOver(link: WorkerLink): CaptureWorker {
+function engineOver(link: WorkerLink, slots: PayloadSlots): CaptureWorker {
   return {
     failed: link.failed,
     add: (vm, cause) => link.call('add', { vm, cause }),
@@ -135,17 +144,21 @@ function engineOver(link: WorkerLink): CaptureWorker {
     verify: (vmId, { percent }) => link.call('verify', { vmId, percent }),
     nextDelta: (vmId, afterSeq, throughSeq) => link.call('nextDelta', { vmId, afterSeq, throughSeq }),
     pendingDeltas: (vmId) => link.call('pendingDeltas', { vmId }),
-    readBatch: async (key) => asBatch(await link.call('readBatch', key)),
+    readBatch: async (key) => asBatch(await link.call('readBatch', key), slots),
     acknowledge: (vmId, seq) => link.call('acknowledge', { vmId, seq }),
     openSync: async (vmId, { newestSeq }) =>
-      sessionOver(link, await link.call('openSync', { vmId, newestSeq })),
+      sessionOver(link, await link.call('openSync', { vmId, newestSeq }), slots),
     exportSeed: (request) => link.call('exportSeed', request),
     usage: () => link.call('usage', null),
     [Symbol.asyncDispose]: () => link.close(),
   }
 }
 
-function sessionOver(link: WorkerLink, { session, ...description }: SyncDescription): SyncSession {
+function sessionOver(
+  link: WorkerLink,
+  { session, ...description }: SyncDescription,
+  slots: PayloadSlots,
+): SyncSession {
   return {
     ...description,
     differingGroups({ diskId, first, targetNodes }) {
@@ -155,7 +168,8 @@ function sessionOver(link: WorkerLink, { session, ...description }: SyncDescript
     async differingBlocks({ targetLeaves, ...request }) {
       const leaves = own(targetLeaves)
       const argument = { session, ...request, targetLeaves: leaves }
-      return (await link.call('differingBlocks', argument, [leaves.buffer])).map(asBatch)
+      const batches = await link.call('differingBlocks', argument, [leaves.buffer])
+      return batches.map((batch) => asBatch(batch, slots))
     },
     countDiffering({ targetLeaves, ...request }) {
       const leaves = own(targetLeaves)
@@ -172,7 +186,11 @@ function own(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
   return new Uint8Array(bytes)
 }
 
-function asBatch(batch: WireBatch): StoredBatch {
+function asBatch(batch: WireBatch, slots: PayloadSlots): StoredBatch {
+  if ('slot' in batch.payload) {
+    const payload = slots.accept(batch.payload)
+    return { ...batch, payload, release: () => slots.release(payload) }
+  }
   const { buffer, byteOffset, byteLength } = batch.payload
   return { ...batch, payload: Buffer.from(buffer, byteOffset, byteLength) }
 }

@@ -21,5 +21,7 @@ export interface EngineDeps {
   readonly rng: Rng
   readonly log: Logger
   readonly limits: CaptureLimits
+  /** Where payload of synchronizations is read into, if there is room; absent: into memory of its own. */
+  readonly payloadMemory?: ((sizeBytes: number) => Buffer | undefined) | undefined
   readonly crashPoint: CrashPoint
 }

@@ -12,12 +12,18 @@ const BLOCKS_PER_READ = READ_BYTES / BLOCK_BYTES
 
 export class GroupReader {
   readonly #disk: SnapshotDisk
+  readonly #takeMemory: (sizeBytes: number) => Buffer
   readonly #allocated: readonly BlockRange[]
   readonly #scratch = Buffer.allocUnsafeSlow(READ_BYTES)
   #readBytes = 0
 
-  constructor(disk: SnapshotDisk) {
+  /** `payloadMemory`: where payload goes that is not compressed, while it has room. */
+  constructor(
+    disk: SnapshotDisk,
+    payloadMemory: (sizeBytes: number) => Buffer | undefined = () => undefined,
+  ) {
     this.#disk = disk
+    this.#takeMemory = (sizeBytes) => payloadMemory(sizeBytes) ?? Buffer.allocUnsafeSlow(sizeBytes)
     this.#allocated = rangesOf(disk.allocated, disk.sizeBytes)
   }
 
@@ -63,7 +69,7 @@ export class GroupReader {
       for (let first = piece.first; first < piece.end; first += BLOCKS_PER_READ) {
         const count = Math.min(BLOCKS_PER_READ, piece.end - first)
         // A whole batch of raw blocks is read where it is sent from: nothing copies it on the way.
-        const whole = !compress && count === BATCH_BLOCKS ? Buffer.allocUnsafeSlow(BATCH_RAW_BYTES) : null
+        const whole = !compress && count === BATCH_BLOCKS ? this.#takeMemory(BATCH_RAW_BYTES) : null
         const into = whole ?? this.#scratch.subarray(0, count * BLOCK_BYTES)
         this.#fill(into, first)
         const blocks = Array.from({ length: count }, (_, i) =>

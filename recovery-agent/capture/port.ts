@@ -69,6 +69,8 @@ export interface StoredBatch {
   readonly blockIndexes: readonly number[]
   readonly storedBytes: readonly number[]
   readonly payload: Buffer
+  /** The memory of the payload may be used again. Whoever forgets the batch without calling it does no harm. */
+  readonly release?: (() => void) | undefined
 }
 
 export interface BatchRequest {

@@ -87,7 +87,7 @@ export class SnapshotSync implements SyncSession {
       sizeBytes: disk.sizeBytes,
       groupCount: groupCountOf(disk.sizeBytes),
       tree: newTreeName(deps.rng, vm.vmId, disk.diskId),
-      reader: new GroupReader(disk),
+      reader: new GroupReader(disk, (sizeBytes) => deps.payloadMemory?.(sizeBytes)),
       hashedGroups: new Set<number>(),
       staged: new Map<number, Buffer>(),
       changedBlocks: new Map<number, number>(),

@@ -2,6 +2,7 @@
  * What main thread and capture worker say to each other: one request, one reply, both plain data. Payload crosses by
  * transfer, not by copy; errors cross as documents; a synchronization is named by a number.
  */
+import type { SlotReference } from '#shared/blocks/payload-slots.ts'
 import type { ErrorDocument } from '#shared/errors/hotsite-error.ts'
 import type { DiskId, VmId } from '#shared/ids.ts'
 import type { LogFields } from '#shared/log.ts'
@@ -22,7 +23,7 @@ import type {
   VerifyOutcome,
 } from './port.ts'
 
-/** `workerData`. The secret key goes from memory to memory and is never logged (I15). */
+/** The secret key goes from memory to memory and is never logged (I15). */
 export interface CaptureWorkerConfig {
   readonly dataDir: string
   readonly hypervisor: HypervisorConfig
@@ -34,8 +35,15 @@ export interface CaptureWorkerConfig {
   readonly limits: CaptureLimits
 }
 
-/** A batch whose payload lost its Buffer nature on the way. */
-export type WireBatch = Omit<StoredBatch, 'payload'> & { readonly payload: Uint8Array<ArrayBuffer> }
+export interface CaptureWorkerData extends CaptureWorkerConfig {
+  /** Of PayloadSlots. */
+  readonly payloadMemory: SharedArrayBuffer
+}
+
+/** A batch whose payload lost its Buffer nature on the way, or lies where both threads reach it. */
+export type WireBatch = Omit<StoredBatch, 'payload' | 'release'> & {
+  readonly payload: Uint8Array<ArrayBuffer> | SlotReference
+}
 
 export type SyncDescription = Pick<
   SyncSession,
@@ -112,8 +120,7 @@ export type WorkerMessage =
 
 /** Buffers that may be moved: memory of their own, each once. */
 export function transferable(batches: readonly WireBatch[]): ArrayBuffer[] {
-  const whole = batches.filter(
-    ({ payload }) => payload.byteLength > 0 && payload.byteLength === payload.buffer.byteLength,
-  )
-  return [...new Set(whole.map(({ payload }) => payload.buffer))]
+  const own = batches.flatMap(({ payload }) => ('slot' in payload ? [] : [payload]))
+  const whole = own.filter(({ byteLength, buffer }) => byteLength > 0 && byteLength === buffer.byteLength)
+  return [...new Set(whole.map(({ buffer }) => buffer))]
 }

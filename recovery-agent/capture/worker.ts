@@ -1,6 +1,7 @@
 /** The capture worker: one engine with its buffer.db and its hypervisor, and a port to the main thread. */
 import { type MessagePort, parentPort, type Transferable, workerData } from 'node:worker_threads'
 import { defined } from '#shared/assert.ts'
+import { PayloadSlots } from '#shared/blocks/payload-slots.ts'
 import { systemClock } from '#shared/clock.ts'
 import { crashPointFromEnv } from '#shared/crash-point.ts'
 import { errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
@@ -16,6 +17,7 @@ import {
   type CallArgument,
   type CallResult,
   type CaptureWorkerConfig,
+  type CaptureWorkerData,
   transferable,
   type WireBatch,
   type WorkerCall,
@@ -27,13 +29,14 @@ type HypervisorModule = Pick<typeof ownHypervisors, 'openHypervisor'>
 type Handlers = { readonly [Call in WorkerCall]: (argument: CallArgument<Call>) => Promise<CallResult<Call>> }
 
 const port = defined(parentPort, 'the port of the capture worker')
-await run(port, workerData as CaptureWorkerConfig)
+await run(port, workerData as CaptureWorkerData)
 
-async function run(main: MessagePort, config: CaptureWorkerConfig): Promise<void> {
+async function run(main: MessagePort, config: CaptureWorkerData): Promise<void> {
   const post = (message: WorkerMessage, moved: Transferable[] = []) => main.postMessage(message, moved)
   try {
-    const engine = await openEngine(config, logTo(post))
-    const handlers = handlersOf(engine)
+    const slots = new PayloadSlots(config.payloadMemory)
+    const engine = await openEngine(config, { log: logTo(post), slots })
+    const handlers = handlersOf(engine, slots)
     main.on('message', (request: WorkerRequest) => void answer(handlers, request, post, main))
     post({ kind: 'ready' })
   } catch (error) {
@@ -41,7 +44,10 @@ async function run(main: MessagePort, config: CaptureWorkerConfig): Promise<void
   }
 }
 
-async function openEngine(config: CaptureWorkerConfig, log: Logger): Promise<CaptureEngine> {
+async function openEngine(
+  config: CaptureWorkerConfig,
+  { log, slots }: { readonly log: Logger; readonly slots: PayloadSlots },
+): Promise<CaptureEngine> {
   const { dataDir, limits, hypervisorModule } = config
   const { openHypervisor } = hypervisorModule
     ? ((await import(hypervisorModule)) as HypervisorModule)
@@ -59,6 +65,7 @@ async function openEngine(config: CaptureWorkerConfig, log: Logger): Promise<Cap
     rng: systemRng,
     log,
     crashPoint: crashPointFromEnv(process.env),
+    payloadMemory: (sizeBytes) => slots.take(sizeBytes),
   })
 }
 
@@ -78,7 +85,7 @@ async function answer(
   if (call === 'close') main.close()
 }
 
-function handlersOf(engine: CaptureEngine): Handlers {
+function handlersOf(engine: CaptureEngine, slots: PayloadSlots): Handlers {
   const sessions = new Map<number, SyncSession>()
   let nextSession = 1
   const sessionOf = (id: number) => {
@@ -96,7 +103,7 @@ function handlersOf(engine: CaptureEngine): Handlers {
     verify: ({ vmId, percent }) => engine.verify(vmId, { percent }),
     nextDelta: ({ vmId, afterSeq, throughSeq }) => engine.nextDelta(vmId, afterSeq, throughSeq),
     pendingDeltas: ({ vmId }) => engine.pendingDeltas(vmId),
-    readBatch: async (key) => wire(await engine.readBatch(key)),
+    readBatch: async (key) => wire(await engine.readBatch(key), slots),
     acknowledge: ({ vmId, seq }) => engine.acknowledge(vmId, seq),
     exportSeed: (request) => engine.exportSeed(request),
     usage: () => engine.usage(),
@@ -111,7 +118,8 @@ function handlersOf(engine: CaptureEngine): Handlers {
       sessionOf(session).differingGroups({ ...range, targetNodes: Buffer.from(targetNodes.buffer) }),
     async differingBlocks({ session, targetLeaves, ...request }) {
       const leaves = Buffer.from(targetLeaves.buffer)
-      return (await sessionOf(session).differingBlocks({ ...request, targetLeaves: leaves })).map(wire)
+      const batches = await sessionOf(session).differingBlocks({ ...request, targetLeaves: leaves })
+      return batches.map((batch) => wire(batch, slots))
     },
     countDiffering: ({ session, targetLeaves, ...request }) =>
       sessionOf(session).countDiffering({ ...request, targetLeaves: Buffer.from(targetLeaves.buffer) }),
@@ -125,9 +133,11 @@ function handlersOf(engine: CaptureEngine): Handlers {
   }
 }
 
-function wire(batch: StoredBatch): WireBatch {
+function wire({ payload, release: _, ...batch }: StoredBatch, slots: PayloadSlots): WireBatch {
+  const given = slots.give(payload)
+  if (given) return { ...batch, payload: given }
   // Both makers of payloads, SQLite and BatchBuilder.take, give each memory of its own.
-  return { ...batch, payload: batch.payload as Uint8Array<ArrayBuffer> }
+  return { ...batch, payload: payload as Uint8Array<ArrayBuffer> }
 }
 
 function batchesIn(call: WorkerCall, value: unknown): readonly WireBatch[] {

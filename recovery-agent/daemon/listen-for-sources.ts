@@ -1,4 +1,4 @@
-import { listenChannels } from '#shared/channel/listen.ts'
+import { type ListenOptions, listenChannels } from '#shared/channel/listen.ts'
 import type { Channel } from '#shared/channel/port.ts'
 import type { TlsIdentity } from '#shared/trust/tls-identity.ts'
 import type { AgentOptions } from '../agent.ts'
@@ -24,11 +24,13 @@ export async function listenForSources({
   server,
   raise,
   isRevoked,
+  payloadMemory,
 }: AgentOptions & {
   readonly tls: TlsIdentity
   readonly server: ReplicaServer
   readonly raise: RaiseEvent
   readonly isRevoked: Revocations['isRevoked']
+  readonly payloadMemory: ListenOptions['payloadMemory']
 }): Promise<SourceListener> {
   const serving = new Map<Channel, Promise<void>>()
   const listener = await listenChannels({
@@ -39,6 +41,7 @@ export async function listenForSources({
     rng,
     log,
     limits: overrides?.channelLimits,
+    payloadMemory,
     onChannel(channel) {
       if (channel.peer.kind !== 'agent') {
         channel.close({ code: 'channel-wrong-peer', message: 'only agents send disk blocks' })

@@ -1,5 +1,6 @@
 import { Worker } from 'node:worker_threads'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { PayloadSlots, payloadMemory } from '#shared/blocks/payload-slots.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { DiskId, VmId } from '#shared/ids.ts'
 import { silentLog } from '#shared/log.ts'
@@ -133,7 +134,11 @@ describe('the replica store in a worker', () => {
 
   it('whose worker ends by itself says so at once, and fails what waits and what comes later', async () => {
     const crashing = `require('node:worker_threads').parentPort.once('message', () => { throw new Error('boom') })`
-    await using broken = connectReplicaWorker(new Worker(crashing, { eval: true }), silentLog)
+    await using broken = connectReplicaWorker(
+      new Worker(crashing, { eval: true }),
+      silentLog,
+      new PayloadSlots(payloadMemory(1)),
+    )
     const waiting = broken.list()
     await expect(waiting).rejects.toMatchObject({ code: 'replica-store-stopped' })
     expect((await broken.failed).message).toContain('boom')

@@ -1,4 +1,5 @@
 import { Worker } from 'node:worker_threads'
+import { PayloadSlots, payloadMemory } from '#shared/blocks/payload-slots.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { Logger } from '#shared/log.ts'
 import type { DiskProgress } from './port.ts'
@@ -11,11 +12,14 @@ import {
   type RemoteReplicaStore,
   type RemoteRequest,
   revived,
+  type StoredBlocks,
   storeMethods,
 } from './remote.ts'
 
 /** Blocks on their way to the worker, of all writers together: keeps the disk busy without holding much memory (I13). */
 const QUEUE_BYTES = 16 << 20
+/** The queue, and what the messages before it hold. */
+const PAYLOAD_SLOTS = 32
 /** What a batch of nothing but zero blocks counts. */
 const MESSAGE_BYTES = 4096
 
@@ -27,16 +31,26 @@ interface Waiting {
 export interface ReplicaWorker extends RemoteReplicaStore {
   /** Resolves, with the reason, when the worker ends without having been asked to. */
   readonly failed: Promise<HotsiteError>
+  /** For payload that will be given to `write`: it need not be moved there. Undefined: no room. */
+  readonly payloadMemory: (sizeBytes: number) => Buffer | undefined
+}
+
+export interface ReplicaWorkerData {
+  readonly dir: string
+  /** Of PayloadSlots. */
+  readonly payloadMemory: SharedArrayBuffer
 }
 
 /** Opens the store of `dir` in a thread of its own. */
 export function openRemoteReplicaStore({ dir, log }: { dir: string; log: Logger }): ReplicaWorker {
   const url = new URL('./worker.ts', import.meta.url)
-  return connectReplicaWorker(new Worker(url, { name: 'replica', workerData: { dir } }), log)
+  const workerData: ReplicaWorkerData = { dir, payloadMemory: payloadMemory(PAYLOAD_SLOTS) }
+  const slots = new PayloadSlots(workerData.payloadMemory)
+  return connectReplicaWorker(new Worker(url, { name: 'replica', workerData }), log, slots)
 }
 
-export function connectReplicaWorker(worker: Worker, log: Logger): ReplicaWorker {
-  const thread = new StoreThread(worker, log)
+export function connectReplicaWorker(worker: Worker, log: Logger, slots: PayloadSlots): ReplicaWorker {
+  const thread = new StoreThread(worker, log, slots)
   let lastWriterId = 0
   const passedOn = Object.fromEntries(
     storeMethods.map((method) => [
@@ -47,6 +61,7 @@ export function connectReplicaWorker(worker: Worker, log: Logger): ReplicaWorker
   const store = {
     ...passedOn,
     failed: thread.failed,
+    payloadMemory: (sizeBytes: number) => slots.take(sizeBytes),
     begin: async (header: Parameters<RemoteReplicaStore['begin']>[0]) => {
       const writerId = ++lastWriterId
       const resume = (await thread.call({ target: 'begin', writerId, header })) as DiskProgress[]
@@ -74,8 +89,7 @@ function remoteWriter(
     resume,
     write: async (batch) => {
       if (failed) throw failed
-      const moved = movable(batch)
-      const sent = thread.call({ target: 'write', writerId, batch: moved.batch }, moved.memory)
+      const sent = thread.write(writerId, batch)
       sent.catch((error: Error) => {
         failed ??= error
       })
@@ -96,6 +110,7 @@ class StoreThread {
   readonly failed: Promise<HotsiteError>
   readonly #failure = Promise.withResolvers<HotsiteError>()
   readonly #worker: Worker
+  readonly #slots: PayloadSlots
   readonly #waiting = new Map<number, Waiting>()
   readonly #exited: Promise<void>
   #lastCallId = 0
@@ -104,8 +119,9 @@ class StoreThread {
   #stopped: HotsiteError | undefined
   #ending = false
 
-  constructor(worker: Worker, log: Logger) {
+  constructor(worker: Worker, log: Logger, slots: PayloadSlots) {
     this.#worker = worker
+    this.#slots = slots
     this.failed = this.#failure.promise
     this.#worker.on('message', (message: FromWorker) => this.#onMessage(message, log))
     this.#worker.on('error', (error) => {
@@ -120,17 +136,24 @@ class StoreThread {
     })
   }
 
-  call(call: RemoteCall, payload?: ArrayBuffer): Promise<unknown> {
+  call(call: RemoteCall, moved: readonly ArrayBuffer[] = []): Promise<unknown> {
     if (this.#stopped) return Promise.reject(this.#stopped)
     const callId = ++this.#lastCallId
-    const bytes = payload ? Math.max(payload.byteLength, MESSAGE_BYTES) : 0
-    this.#queuedBytes += bytes
     const request: RemoteRequest = { callId, call }
-    this.#worker.postMessage(request, payload ? [payload] : [])
-    const done = new Promise<unknown>((resolve, reject) => {
+    this.#worker.postMessage(request, moved)
+    return new Promise<unknown>((resolve, reject) => {
       this.#waiting.set(callId, { resolve, reject })
     })
-    return bytes === 0 ? done : done.finally(() => this.#release(bytes))
+  }
+
+  write(writerId: number, batch: StoredBlocks): Promise<unknown> {
+    const bytes = Math.max(batch.payload.length, MESSAGE_BYTES)
+    const slot = this.#slots.give(batch.payload)
+    const moved = slot ? { batch: { ...batch, payload: slot }, memory: [] } : movable(batch)
+    this.#queuedBytes += bytes
+    return this.call({ target: 'write', writerId, batch: moved.batch }, moved.memory).finally(() =>
+      this.#release(bytes),
+    )
   }
 
   /** Resolves while less than QUEUE_BYTES are on their way. */

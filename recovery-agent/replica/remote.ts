@@ -3,6 +3,7 @@
  * request and one kind of reply; errors travel as documents and become HotsiteErrors again.
  */
 import { type PackedBatch, unpackBatch } from '#shared/blocks/batch.ts'
+import type { PayloadSlots, SlotReference } from '#shared/blocks/payload-slots.ts'
 import { type ErrorDocument, errorFromDocument } from '#shared/errors/hotsite-error.ts'
 import type { DiskId } from '#shared/ids.ts'
 import type { LogFields } from '#shared/log.ts'
@@ -70,10 +71,13 @@ export interface StoredBlocks extends PackedBatch {
   readonly batch: number
 }
 
+/** The same on its way to the worker: the payload moved, or where both threads reach it. */
+export type PassedBlocks = Omit<StoredBlocks, 'payload'> & { readonly payload: Buffer | SlotReference }
+
 export type RemoteCall =
   | { readonly target: 'store'; readonly method: StoreMethod; readonly args: readonly unknown[] }
   | { readonly target: 'begin'; readonly writerId: number; readonly header: DeltaHeader }
-  | { readonly target: 'write'; readonly writerId: number; readonly batch: StoredBlocks }
+  | { readonly target: 'write'; readonly writerId: number; readonly batch: PassedBlocks }
   | {
       readonly target: 'writer'
       readonly writerId: number
@@ -100,30 +104,32 @@ export type FromWorker =
 /** With a payload that can be moved to another thread: memory of its own. */
 export function movable(batch: StoredBlocks): {
   readonly batch: StoredBlocks
-  readonly memory: ArrayBuffer
+  readonly memory: readonly ArrayBuffer[]
 } {
   const { buffer, byteLength } = batch.payload
   if (buffer instanceof ArrayBuffer && byteLength > 0 && byteLength === buffer.byteLength)
-    return { batch, memory: buffer }
+    return { batch, memory: [buffer] }
   const payload = Buffer.allocUnsafeSlow(byteLength)
   batch.payload.copy(payload)
-  return { batch: { ...batch, payload }, memory: payload.buffer }
+  return { batch: { ...batch, payload }, memory: [payload.buffer] }
 }
 
-/** In the worker. Throws `block-malformed`. */
+/** In the worker. */
+export function received(batch: PassedBlocks, slots: PayloadSlots): StoredBlocks {
+  const { payload } = batch
+  if ('slot' in payload) return { ...batch, payload: slots.accept(payload) }
+  return { ...batch, payload: Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength) }
+}
+
+/** Throws `block-malformed`. */
 export function expand({ diskId, batch, blockIndexes, storedBytes, payload }: StoredBlocks): BlockBatch {
-  const { buffer, byteOffset, byteLength } = payload
-  const blocks = unpackBatch({
-    blockIndexes,
-    storedBytes,
-    payload: Buffer.from(buffer, byteOffset, byteLength),
-  })
-  return { diskId, batch, blockIndexes, blocks }
+  return { diskId, batch, blockIndexes, blocks: unpackBatch({ blockIndexes, storedBytes, payload }) }
 }
 
 /** Gives the memory of a batch back at once; waiting for the collector makes it run far more often. */
-export function free({ payload: { buffer } }: StoredBlocks): void {
-  if (buffer instanceof ArrayBuffer) buffer.transfer(0)
+export function free({ payload }: StoredBlocks, slots: PayloadSlots): void {
+  slots.release(payload)
+  if (payload.buffer instanceof ArrayBuffer) payload.buffer.transfer(0)
 }
 
 /** Buffers lose their class on the way. */

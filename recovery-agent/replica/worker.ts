@@ -1,13 +1,15 @@
 /** The thread that owns the replica store. One request at a time, in the order they came. */
 import { parentPort, workerData } from 'node:worker_threads'
 import { assertNever, defined } from '#shared/assert.ts'
+import { PayloadSlots } from '#shared/blocks/payload-slots.ts'
 import { systemClock } from '#shared/clock.ts'
 import { crashPointFromEnv } from '#shared/crash-point.ts'
 import { errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { LogFields, Logger } from '#shared/log.ts'
+import type { ReplicaWorkerData } from './client.ts'
 import { asReplicaError } from './context.ts'
 import type { DeltaWriter, ReplicaStore, StoreSteps } from './port.ts'
-import { expand, type FromWorker, free, type RemoteCall, type RemoteRequest } from './remote.ts'
+import { expand, type FromWorker, free, type RemoteCall, type RemoteRequest, received } from './remote.ts'
 import { openReplicaStore } from './store.ts'
 
 const port = defined(parentPort, 'parent port')
@@ -45,7 +47,6 @@ function open():
   | { readonly store: ReplicaStore & Disposable & { readonly steps: StoreSteps } }
   | { readonly failed: unknown } {
   try {
-    const { dir } = workerData as { dir: string }
     const crashPoint = crashPointFromEnv(process.env)
     return { store: openReplicaStore({ dir, clock: systemClock, log: threadLog({}), crashPoint }) }
   } catch (error) {
@@ -53,6 +54,8 @@ function open():
   }
 }
 
+const { dir, payloadMemory } = workerData as ReplicaWorkerData
+const slots = new PayloadSlots(payloadMemory)
 const opened = open()
 const writers = new Map<number, DeltaWriter>()
 
@@ -117,13 +120,15 @@ function run(call: RemoteCall): unknown {
       writers.set(call.writerId, writer)
       return writer.resume
     }
-    case 'write':
+    case 'write': {
+      const batch = received(call.batch, slots)
       try {
-        return writerOrThrow(call.writerId).write(expand(call.batch))
+        return writerOrThrow(call.writerId).write(expand(batch))
       } finally {
         // Written or refused, nobody has it any more.
-        free(call.batch)
+        free(batch, slots)
       }
+    }
     case 'writer': {
       if (call.method === 'close' && !writers.has(call.writerId)) return undefined
       const writer = writerOrThrow(call.writerId)

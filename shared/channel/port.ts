@@ -36,8 +36,9 @@ export interface Channel extends AsyncDisposable {
   /**
    * Queues the message. Resolves when the channel is below its high-water mark, so a sender that awaits each send
    * is paced by the link. Control messages may be sent without awaiting. Rejects with the close reason once closed.
+   * `onWritten`: the memory of the tail is free again; not called when the channel ends before.
    */
-  send(message: Message): Promise<void>
+  send(message: Message, onWritten?: () => void): Promise<void>
   /** Ends when the channel closes. Reading slowly pauses the socket: back-pressure reaches the peer. */
   messages(): AsyncIterable<Message>
   readonly closed: Promise<ChannelClosed>

@@ -48,6 +48,7 @@ export interface SocketChannel extends Channel {
 interface QueuedMessage {
   readonly header: Uint8Array
   readonly tail: Buffer | undefined
+  readonly onWritten: (() => void) | undefined
   readonly sizeBytes: number
 }
 
@@ -113,10 +114,13 @@ export function socketChannel(options: SocketChannelOptions): SocketChannel {
     end({ code: known.code, message: known.message }, 'drop')
   }
 
-  function write({ header, tail }: QueuedMessage): void {
+  function write({ header, tail, onWritten }: QueuedMessage): void {
     const sealed = seal.seal(header, tail)
     counted.framesSent += 1
-    messages.send(sealed, pump)
+    messages.send(sealed, () => {
+      onWritten?.()
+      pump()
+    })
   }
 
   /** Hands queued messages to the socket while it takes them, and lets waiting senders go on at half the mark. */
@@ -134,7 +138,7 @@ export function socketChannel(options: SocketChannelOptions): SocketChannel {
     }
   }
 
-  function enqueue(message: Message): void {
+  function enqueue(message: Message, onWritten?: () => void): void {
     const header = encodeMessage(message)
     const tailBytes = message.tail?.length ?? 0
     if (header.length > limits.maxHeaderBytes || tailBytes > limits.maxTailBytes)
@@ -144,7 +148,7 @@ export function socketChannel(options: SocketChannelOptions): SocketChannel {
           `payload ${tailBytes} of ${limits.maxTailBytes}`,
       )
     const sizeBytes = header.length + tailBytes + queuedMessageOverheadBytes
-    lanes.push(laneOf(message.kind), { header, tail: message.tail, sizeBytes })
+    lanes.push(laneOf(message.kind), { header, tail: message.tail, onWritten, sizeBytes })
     if (lanes.bytes > limits.maxQueuedBytes) {
       fail(
         new HotsiteError(
@@ -157,10 +161,10 @@ export function socketChannel(options: SocketChannelOptions): SocketChannel {
     pump()
   }
 
-  function send(message: Message): Promise<void> {
+  function send(message: Message, onWritten?: () => void): Promise<void> {
     if (reason) return handled(Promise.reject(closedError(reason)))
     try {
-      enqueue(message)
+      enqueue(message, onWritten)
     } catch (error) {
       // A sender that does not wait would never learn of it.
       log.error('message not sent', { kind: message.kind, error })

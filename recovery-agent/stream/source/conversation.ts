@@ -1,4 +1,5 @@
 import type { Message } from '#shared/channel/message.ts'
+import type { Channel } from '#shared/channel/port.ts'
 import type { Clock } from '#shared/clock.ts'
 import { errorFromDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { VmId } from '#shared/ids.ts'
@@ -20,7 +21,7 @@ interface Pending {
 export class Conversation {
   readonly vmId: VmId
   readonly #peer: string
-  readonly #sendOnChannel: (message: Message) => Promise<void>
+  readonly #sendOnChannel: Channel['send']
   readonly #clock: Clock
   readonly #ended = new AbortController()
   readonly #credited = new Wakeup()
@@ -35,7 +36,7 @@ export class Conversation {
     /** Name of the target, for messages. */
     readonly peer: string
     readonly clock: Clock
-    readonly send: (message: Message) => Promise<void>
+    readonly send: Channel['send']
   }) {
     this.#peer = options.peer
     this.vmId = options.vmId
@@ -88,9 +89,10 @@ export class Conversation {
     return this.#lastRequestId
   }
 
-  async send(message: Message): Promise<void> {
+  /** As Channel.send. */
+  async send(message: Message, onWritten?: () => void): Promise<void> {
     this.signal.throwIfAborted()
-    await this.#sendOnChannel(message)
+    await this.#sendOnChannel(message, onWritten)
   }
 
   /** Sends and waits for the first reply of one of `kinds` that `matches`. */

@@ -70,7 +70,7 @@ export class PeerLink {
           vmId,
           peer: channel.peer.name,
           clock: this.#clock,
-          send: (message) => sendOn(channel, message),
+          send: (message, onWritten) => sendOn(channel, message, onWritten),
         })
         this.#conversations.set(vmId, conversation)
         return conversation
@@ -92,9 +92,9 @@ export class PeerLink {
   }
 }
 
-async function sendOn(channel: Channel, message: Message): Promise<void> {
+async function sendOn(channel: Channel, ...sent: Parameters<Channel['send']>): Promise<void> {
   try {
-    await channel.send(message)
+    await channel.send(...sent)
   } catch (error) {
     throw new HotsiteError('stream-interrupted', 'the connection to the target ended', { cause: error })
   }

@@ -69,17 +69,20 @@ export async function sendBatch(
   await conversation.takeCredit(payload.length, signal)
   await throttle(payload.length, signal)
   await turns.take({ vmId, deadlineMs }, signal, () =>
-    conversation.send({
-      kind: 'blocks',
-      body: {
-        vmId,
-        ...place,
-        batch: stored.batch,
-        blockIndexes: stored.blockIndexes,
-        storedBytes: stored.storedBytes,
+    conversation.send(
+      {
+        kind: 'blocks',
+        body: {
+          vmId,
+          ...place,
+          batch: stored.batch,
+          blockIndexes: stored.blockIndexes,
+          storedBytes: stored.storedBytes,
+        },
+        ...(payload.length > 0 ? { tail: payload } : {}),
       },
-      ...(payload.length > 0 ? { tail: payload } : {}),
-    }),
+      stored.release,
+    ),
   )
   onSent(payload.length)
 }
