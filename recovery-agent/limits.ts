@@ -54,6 +54,17 @@ export const limits = {
   agentReportMs: 30_000,
   /** A token bucket holds at most this much of its rate: bursts stay short. */
   throttleBurstMs: 250,
+  /** A target that merges may stretch a cycle by so much; more would be an outage in disguise. */
+  slowMaxMs: 15 * 60_000,
+  /** Blocks of deltas sent as one: their index lies in memory, some 50 bytes each. */
+  catchUpIndexBlocks: 1 << 20,
+  /** A backlog of fewer copy cycles is no event. */
+  catchUpSayCycles: 4,
+  /** For the estimate of a synchronization before any transfer was measured: a link of 1 Gbit/s. */
+  assumedLinkBytesPerSecond: 100_000_000,
+  /** What a synchronization costs is told after this part of it was compared, or this long. */
+  estimateAfterPart: 0.05,
+  estimateAfterMs: 10_000,
   /** Whoever waits for a time of the week looks at the wall clock at least this often: it may be set anew. */
   timetableLookMs: 60_000,
 } as const

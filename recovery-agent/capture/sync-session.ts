@@ -4,7 +4,7 @@
  * one transaction with the cursors. Until then nothing that was there before has changed, and a second tree that is
  * never committed is garbage.
  */
-import { BLOCK_BYTES } from '#shared/blocks/block.ts'
+import { BLOCK_BYTES, blockCountOf } from '#shared/blocks/block.ts'
 import {
   GROUP_BYTES,
   GROUP_CHILDREN,
@@ -21,6 +21,7 @@ import type { VmRow } from '../buffer/vm-rows.ts'
 import type { Snapshot } from '../hypervisor/port.ts'
 import { newTreeName } from './disk-trees.ts'
 import type { EngineDeps } from './engine-deps.ts'
+import { groupDataBytes } from './group-data.ts'
 import { GroupReader } from './group-reader.ts'
 import { Pace } from './pace.ts'
 import type { CaptureStats, StoredBatch, SyncSession } from './port.ts'
@@ -32,6 +33,7 @@ interface SyncDisk {
   readonly diskId: DiskId
   readonly sizeBytes: number
   readonly groupCount: number
+  readonly groupDataBytes: Uint32Array
   readonly tree: string
   readonly reader: GroupReader
   readonly hashedGroups: Set<number>
@@ -86,6 +88,7 @@ export class SnapshotSync implements SyncSession {
       diskId: disk.diskId,
       sizeBytes: disk.sizeBytes,
       groupCount: groupCountOf(disk.sizeBytes),
+      groupDataBytes: groupDataBytes(disk),
       tree: newTreeName(deps.rng, vm.vmId, disk.diskId),
       reader: new GroupReader(disk, (sizeBytes) => deps.payloadMemory?.(sizeBytes)),
       hashedGroups: new Set<number>(),
@@ -94,7 +97,9 @@ export class SnapshotSync implements SyncSession {
       storedBytes: new Map<number, number>(),
     }))
     this.#syncDisks = new Map(disks.map((disk) => [disk.diskId, disk]))
-    this.disks = disks.map(({ diskId, sizeBytes, groupCount }) => ({ diskId, sizeBytes, groupCount }))
+    this.disks = disks.map(({ diskId, sizeBytes, groupCount, groupDataBytes }) => {
+      return { diskId, sizeBytes, groupCount, groupDataBytes }
+    })
   }
 
   get capturedAtMs(): number {
@@ -149,17 +154,30 @@ export class SnapshotSync implements SyncSession {
   }): Promise<readonly StoredBatch[]> {
     const disk = this.#comparing(request.diskId)
     const { group, targetLeaves } = request
-    if (targetLeaves.length !== GROUP_BYTES)
-      throw new HotsiteError(
-        'request-invalid',
-        `the leaves of a group are ${targetLeaves.length} bytes, not 8192`,
-      )
+    ensureLeaves(targetLeaves)
     if (!disk.hashedGroups.has(group)) {
       if (!targetLeaves.equals(ZERO_GROUP)) throw this.#incomplete(`group ${group} of disk ${disk.diskId}`)
       const { leaves, batches } = disk.reader.fresh(group, request)
       this.#stage(disk, group, leaves)
       return this.#counted(disk, group, batches)
     }
+    const blocks = this.#differing(disk, group, targetLeaves)
+    return this.#counted(disk, group, disk.reader.batches(blocks, request))
+  }
+
+  async countDiffering(request: { diskId: DiskId; group: number; targetLeaves: Buffer }): Promise<number> {
+    const disk = this.#comparing(request.diskId)
+    const { group, targetLeaves } = request
+    ensureLeaves(targetLeaves)
+    if (!disk.hashedGroups.has(group)) throw this.#incomplete(`group ${group} of disk ${disk.diskId}`)
+    return this.#differing(disk, group, targetLeaves).filter(({ isZero }) => !isZero).length
+  }
+
+  #differing(
+    disk: SyncDisk,
+    group: number,
+    targetLeaves: Buffer,
+  ): { readonly blockIndex: number; readonly isZero: boolean }[] {
     const leaves = disk.staged.get(group) ?? this.#deps.buffer.leaves.group(disk.tree, group)
     const end = Math.min(GROUP_CHILDREN, Math.ceil(disk.sizeBytes / BLOCK_BYTES) - group * GROUP_CHILDREN)
     const blocks: { blockIndex: number; isZero: boolean }[] = []
@@ -168,7 +186,7 @@ export class SnapshotSync implements SyncSession {
       if (leaf.equals(targetLeaves.subarray(i * HASH_BYTES, (i + 1) * HASH_BYTES))) continue
       blocks.push({ blockIndex: group * GROUP_CHILDREN + i, isZero: leaf.equals(ZERO_HASH) })
     }
-    return this.#counted(disk, group, disk.reader.batches(blocks, request))
+    return blocks
   }
 
   #counted(disk: SyncDisk, group: number, batches: readonly StoredBatch[]): readonly StoredBatch[] {
@@ -217,7 +235,13 @@ export class SnapshotSync implements SyncSession {
           'synchronization-superseded',
           `VM ${vmId} ${now ? `is at epoch ${now.epoch} now, not ${epoch}` : 'was forgotten'}`,
         )
-      buffer.vms.replaceDisks(vmId, [...this.#syncDisks.values()])
+      // Every block was read, and the target had the same: a proof of the whole disk.
+      const provedAtMs = this.capturedAtMs
+      const proved = ({ sizeBytes }: SyncDisk) => ({ nextBlock: blockCountOf(sizeBytes), provedAtMs })
+      buffer.vms.replaceDisks(
+        vmId,
+        [...this.#syncDisks.values()].map((disk) => ({ ...disk, walk: proved(disk) })),
+      )
       crashPoint('sync.in-commit')
       const { seq } = this
       buffer.vms.put({
@@ -250,7 +274,7 @@ export class SnapshotSync implements SyncSession {
   #flush(disk: SyncDisk): void {
     const { buffer, crashPoint } = this.#deps
     buffer.atomically(() => {
-      for (const [group, leaves] of disk.staged) buffer.leaves.putGroup(disk.tree, group, leaves)
+      buffer.leaves.putGroups(disk.tree, disk.staged)
     })
     disk.staged.clear()
     crashPoint('sync.tree-staged')
@@ -291,6 +315,8 @@ export class SnapshotSync implements SyncSession {
       storedBytes: disks.reduce((total, disk) => total + sum(disk.storedBytes), 0),
       freezeMs: this.freezeMs,
       captureMs: this.#deps.clock.monotonicMs() - this.#startedMs,
+      storedShare: null,
+      suspect: '',
     }
   }
 
@@ -317,6 +343,11 @@ export class SnapshotSync implements SyncSession {
   #incomplete(missing: string): HotsiteError {
     return new HotsiteError('synchronization-incomplete', `not compared or described yet: ${missing}`)
   }
+}
+
+function ensureLeaves(leaves: Buffer): void {
+  if (leaves.length === GROUP_BYTES) return
+  throw new HotsiteError('request-invalid', `the leaves of a group are ${leaves.length} bytes, not 8192`)
 }
 
 /** Above every seq that either side knows. */

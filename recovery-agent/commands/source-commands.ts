@@ -1,4 +1,3 @@
-import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { AgentCommandKind, CommandHandlers } from '#shared/messages/commands.ts'
 import type { Sources } from '../source/sources.ts'
 
@@ -34,11 +33,10 @@ export function sourceCommands(sources: Sources): CommandHandlers<SourceCommandK
       return {}
     },
     'replication.approveResync': async ({ vmId }) => {
-      throw new HotsiteError('internal', `no resynchronization of VM ${vmId} waits`)
+      await sources.approveResync(vmId)
+      return {}
     },
-    'replication.verify': async ({ vmId }) => {
-      throw new HotsiteError('internal', `VM ${vmId} cannot be verified`)
-    },
+    'replication.verify': ({ vmId, percent }) => sources.verify(vmId, percent),
     'replication.fence': async ({ vmId, epoch }) => {
       sources.fence(vmId, epoch)
       return {}

@@ -1,8 +1,11 @@
 import type { CaptureOutcome } from '#recovery-agent/capture/port.ts'
 import { assertNever } from '#shared/assert.ts'
 import { errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
+import { type AnomalyHistory, withSample } from '#shared/policy/anomaly.ts'
+import type { SourceRecord } from '../state/agent-state.ts'
 import { firstCycleDelayMs, nextCycleDelayMs } from './cycle-timer.ts'
 import type { Source } from './source.ts'
+import { raiseFindings } from './verify.ts'
 
 /**
  * Copy cycles by the timetable and on request, into the buffer. Knows nothing of the link: while the target is away it
@@ -24,23 +27,30 @@ export async function captureLoop(source: Source, signal: AbortSignal): Promise<
     const delayMs = nextCycleDelayMs({
       lastStartMonotonicMs: source.lastCaptureMonotonicMs ?? 0,
       nowMonotonicMs: clock.monotonicMs(),
-      frequencyMs: source.frequencyMs,
+      frequencyMs: source.cycleMs,
     })
     if (!source.mayCapture) await source.change(seen, signal)
     else if (delayMs > 0 && !source.cycleWanted) await source.changeOrAfter(seen, delayMs, signal)
     else {
-      source.markCapture(clock.monotonicMs())
-      await cycle(source, signal)
+      const startMs = clock.monotonicMs()
+      const elapsedMs = startMs - (source.lastCaptureMonotonicMs ?? startMs)
+      source.markCapture(startMs)
+      await cycle(source, elapsedMs, signal)
     }
   }
 }
 
-async function cycle(source: Source, signal: AbortSignal): Promise<void> {
+/** `elapsedMs`: since the cycle before. */
+async function cycle(source: Source, elapsedMs: number, signal: AbortSignal): Promise<void> {
   const { engine, crashPoint } = source.deps
   const requests = source.takeRequests()
   let outcome: CaptureOutcome
   try {
-    outcome = await engine.capture(source.vmId, { compress: source.compresses })
+    outcome = await engine.capture(source.vmId, {
+      compress: source.compresses,
+      proofHours: source.record.policy.proofHours,
+      writes: { history: source.record.writes, elapsedMs },
+    })
   } catch (error) {
     const failure = asCaptureFailure(source, error)
     source.failed(failure, 'warning')
@@ -50,9 +60,8 @@ async function cycle(source: Source, signal: AbortSignal): Promise<void> {
   switch (outcome.kind) {
     case 'sealed': {
       crashPoint('source:sealed')
-      const { seq, capturedAtMs, stats } = outcome.delta
-      const { storedBytes: _storedBytes, ...counted } = stats
-      source.update({ lastCycle: { seq, capturedAtMs, ...counted, sentBytes: 0, transferMs: null } })
+      const { seq } = outcome.delta
+      takeSealed(source, outcome, elapsedMs)
       await source.refresh()
       for (const request of requests) request.resolve({ seq })
       return
@@ -76,6 +85,34 @@ async function cycle(source: Source, signal: AbortSignal): Promise<void> {
     default:
       assertNever(outcome)
   }
+}
+
+function takeSealed(
+  source: Source,
+  { delta, findings }: Extract<CaptureOutcome, { kind: 'sealed' }>,
+  elapsedMs: number,
+): void {
+  const { clock } = source.deps
+  const { seq, capturedAtMs, stats } = delta
+  const { storedBytes: _storedBytes, storedShare, suspect, ...counted } = stats
+  const { changedBlocks } = stats
+  const sample = { changedBlocks, storedShare, seconds: elapsedMs / 1000, suspect: suspect !== '' }
+  source.update({
+    lastCycle: { seq, capturedAtMs, ...counted, sentBytes: 0, transferMs: null },
+    writes: asStored(withSample(source.record.writes, sample, clock.now())),
+  })
+  source.flow.sealed(delta, elapsedMs)
+  raiseFindings(source, findings)
+  if (suspect !== '') raiseSuspect(source, seq, suspect)
+}
+
+function raiseSuspect({ deps, vmId }: Source, seq: number, suspect: string): void {
+  const message = `point ${seq} of VM ${vmId} may not be the VM's ordinary work: ${suspect}. A hint only; the point before it is held.`
+  deps.raise({ severity: 'warning', code: 'point-suspect', message, vmId })
+}
+
+function asStored({ recent, days }: AnomalyHistory): SourceRecord['writes'] {
+  return { recent: recent.map((one) => ({ ...one })), days: days.map((one) => ({ ...one })) }
 }
 
 function asCaptureFailure(source: Source, error: unknown): HotsiteError {

@@ -5,19 +5,19 @@
  *
  * Nothing is remembered between attempts: the target says what it has, the engine what is left.
  */
-import type { SealedDelta, SourceVmState } from '#recovery-agent/capture/port.ts'
+import type { SourceVmState } from '#recovery-agent/capture/port.ts'
 import { assertNever, defined } from '#shared/assert.ts'
-import { errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
+import { errorDocument } from '#shared/errors/hotsite-error.ts'
 import type { PeerAddress } from '#shared/messages/commands.ts'
 import { limits } from '../limits.ts'
 import { afterFailure, retryPauseMs } from '../stream/source/after-failure.ts'
 import type { Conversation } from '../stream/source/conversation.ts'
 import type { PeerLink } from '../stream/source/peer-link.ts'
 import type { LinkLease, PeerLinks } from '../stream/source/peer-links.ts'
-import { runSync } from '../stream/source/run-sync.ts'
-import { sendDelta, type Transfer } from '../stream/source/send-delta.ts'
-import { emptyBucket, takeTokens } from '../stream/throttle.ts'
+import { repairAnswers } from '../stream/source/repair-answers.ts'
 import type { Source } from './source.ts'
+import { synchronizeWhenCleared } from './synchronize.ts'
+import { transferNext } from './transfer.ts'
 
 export async function sendLoop(source: Source, signal: AbortSignal): Promise<void> {
   using hold = new LinkHold(source.deps.links)
@@ -97,7 +97,8 @@ async function recover(
       return
     case 'resync':
       source.failed(error, 'warning')
-      await engine.requireSync(source.vmId, 'diverged')
+      await engine.requireSync(source.vmId, decision.cause)
+      source.pendingSync.because(errorDocument(error).message)
       await source.refresh()
       // At once the first time; a pair of hosts that keeps diverging is not helped by haste.
       if (failures > 0) await pause()
@@ -137,25 +138,29 @@ async function sendUntilStopped(
   { link, stop }: { readonly link: PeerLink; readonly stop: AbortSignal },
   onPoint: () => void,
 ): Promise<void> {
-  const { engine } = source.deps
   const { vmId } = source
   try {
     const conversation = await link.converse(vmId, stop)
+    const { engine } = source.deps
+    conversation.answerRepairs(repairAnswers({ engine, conversation, log: source.log }))
     source.setConnected(true)
     let targetNewest = await open(source, conversation, stop)
     source.setServed(true)
     source.succeeded()
+    source.catchingUp.begin()
     for (;;) {
       const state = await source.refresh()
       const seen = source.version
-      const delta = state.needsSync ? undefined : await engine.nextDelta(vmId, state.ackedSeq)
-      const work = { source, link, conversation, stop }
-      if (state.needsSync) targetNewest = await synchronize(work, targetNewest)
-      else if (delta) targetNewest = await transferDelta(work, delta)
-      else {
-        await source.change(seen, AbortSignal.any([stop, conversation.signal]))
+      const signal = AbortSignal.any([stop, conversation.signal])
+      const work = { source, link, conversation, signal }
+      const newest = state.needsSync
+        ? await synchronizeWhenCleared(work, targetNewest)
+        : await transferNext(work, state.ackedSeq)
+      if (newest === null) {
+        await source.changeOrAfter(seen, limits.timetableLookMs, signal)
         continue
       }
+      targetNewest = newest
       onPoint()
       source.succeeded()
     }
@@ -179,16 +184,15 @@ async function open(source: Source, conversation: Conversation, stop: AbortSigna
   const state = await source.refresh()
   if (state.needsSync) return body.newestSeq
   const cause = reconcile(state, body.newestSeq)
-  if (cause === 'acknowledge') await engine.acknowledge(vmId, body.newestSeq)
-  else if (cause) {
-    source.failed(
-      new HotsiteError(
-        'replication-resync',
-        `VM ${vmId}: the target holds point ${body.newestSeq}, acknowledged here is ${state.ackedSeq} of ${state.sealedSeq}: ${cause}`,
-      ),
-      'warning',
-    )
+  if (cause === 'acknowledge') {
+    await engine.acknowledge(vmId, body.newestSeq)
+    source.flow.acknowledged(body.newestSeq)
+  } else if (cause) {
+    const { ackedSeq, sealedSeq } = state
     await engine.requireSync(vmId, cause)
+    source.pendingSync.because(
+      `the target holds point ${body.newestSeq}, acknowledged here is ${ackedSeq} of ${sealedSeq}`,
+    )
   }
   return body.newestSeq
 }
@@ -201,102 +205,4 @@ function reconcile(
   if (newestSeq === state.ackedSeq) return null
   if (newestSeq < state.ackedSeq) return 'target-replaced'
   return newestSeq <= state.sealedSeq ? 'acknowledge' : 'buffer-lost'
-}
-
-interface Work {
-  readonly source: Source
-  readonly link: PeerLink
-  readonly conversation: Conversation
-  readonly stop: AbortSignal
-}
-
-/** Answers the target's newest point. */
-async function transferDelta(work: Work, delta: SealedDelta): Promise<number> {
-  const { source } = work
-  const { engine, clock, crashPoint } = source.deps
-  const startedMs = clock.monotonicMs()
-  let sentBytes = 0
-  const transfer = makeTransfer(work, delta.capturedAtMs + 2 * source.frequencyMs, (bytes) => {
-    sentBytes += bytes
-  })
-  await sendDelta(transfer, engine, delta)
-  crashPoint('source:point-acknowledged')
-  await engine.acknowledge(source.vmId, delta.seq)
-  crashPoint('source:base-released')
-  const { lastCycle, totals } = source.record
-  const transferMs = clock.monotonicMs() - startedMs
-  source.update({
-    lastCycle: lastCycle?.seq === delta.seq ? { ...lastCycle, sentBytes, transferMs } : lastCycle,
-    totals: {
-      changedBytes: totals.changedBytes + delta.stats.changedBytes,
-      sentBytes: totals.sentBytes + sentBytes,
-      cycles: totals.cycles + 1,
-    },
-  })
-  source.log.info('point acknowledged', { seq: delta.seq, sentBytes, transferMs })
-  return delta.seq
-}
-
-/** Answers the target's newest point. */
-async function synchronize(work: Work, newestSeq: number): Promise<number> {
-  const { source } = work
-  const { engine, clock, crashPoint } = source.deps
-  const startedMs = clock.monotonicMs()
-  let sentBytes = 0
-  source.setProgress({ doneBytes: 0, totalBytes: 0, secondsLeft: null })
-  try {
-    await using session = await engine.openSync(source.vmId, { newestSeq })
-    source.markCapture(clock.monotonicMs())
-    const { seq, capturedAtMs } = session
-    const transfer = makeTransfer(work, null, (bytes) => {
-      sentBytes += bytes
-    })
-    const stats = await runSync({
-      transfer,
-      session,
-      epoch: source.record.epoch,
-      compress: source.record.policy.compression,
-      choice: source.compression,
-      clock,
-      onProgress: (progress) => source.setProgress({ ...progress, secondsLeft: null }),
-    })
-    crashPoint('source:sync-committed')
-    const { storedBytes: _storedBytes, ...counted } = stats
-    const { totals } = source.record
-    const transferMs = clock.monotonicMs() - startedMs
-    source.update({
-      lastCycle: { seq, capturedAtMs, ...counted, sentBytes, transferMs },
-      totals: {
-        changedBytes: totals.changedBytes + stats.changedBytes,
-        sentBytes: totals.sentBytes + sentBytes,
-        cycles: totals.cycles + 1,
-      },
-    })
-    await source.refresh()
-    source.log.info('synchronized', { seq, sentBytes, transferMs })
-    return seq
-  } finally {
-    source.setProgress(null)
-  }
-}
-
-function makeTransfer(work: Work, deadlineMs: number | null, onSent: (bytes: number) => void): Transfer {
-  const { source, conversation, link, stop } = work
-  const { clock } = source.deps
-  let bucket = emptyBucket
-  return {
-    conversation,
-    turns: link.turns,
-    deadlineMs,
-    signal: AbortSignal.any([stop, conversation.signal]),
-    onSent,
-    async throttle(bytes, signal) {
-      // Read anew each time: a policy that changes is in force with the next batch.
-      const bytesPerSecond = source.record.policy.throttleBytesPerSecond
-      const rate = { bytesPerSecond, burstMs: limits.throttleBurstMs }
-      const taken = takeTokens(bucket, bytes, rate, clock.monotonicMs())
-      bucket = taken.bucket
-      if (taken.waitMs > 0) await clock.sleep(taken.waitMs, signal)
-    },
-  }
 }

@@ -4,15 +4,20 @@ import type { CrashPoint } from '#shared/crash-point.ts'
 import { errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { VmId } from '#shared/ids.ts'
 import type { Logger } from '#shared/log.ts'
-import type { CommandResultOf } from '#shared/messages/commands.ts'
 import type { ReplicationReport } from '#shared/messages/reports.ts'
+import type { OffsetAt } from '#shared/policy/timetable.ts'
 import type { Rng } from '#shared/rng.ts'
 import { Wakeup } from '#shared/wakeup.ts'
+import { zoneClock } from '#shared/zone-clock.ts'
 import { limits } from '../limits.ts'
 import type { RaiseEvent } from '../reports/events.ts'
 import type { AgentState, SourceRecord } from '../state/agent-state.ts'
 import { CompressionChoice } from '../stream/source/compression-choice.ts'
 import type { PeerLinks } from '../stream/source/peer-links.ts'
+import { CatchingUp } from './catching-up.ts'
+import { Flow } from './flow.ts'
+import { PendingSync } from './pending-sync.ts'
+import { VmThrottle } from './vm-throttle.ts'
 
 export interface SourceDeps {
   readonly engine: CaptureEngine
@@ -44,6 +49,10 @@ export class Source {
   readonly log: Logger
   /** Learned from the synchronizations of this life. */
   readonly compression = new CompressionChoice()
+  readonly throttle = new VmThrottle(this)
+  readonly flow = new Flow(this)
+  readonly catchingUp = new CatchingUp(this)
+  readonly pendingSync = new PendingSync(this)
   readonly #changed = new Wakeup()
   #record: SourceRecord
   #engineState: SourceVmState | undefined
@@ -51,9 +60,9 @@ export class Source {
   #attempt = new AbortController()
   #version = 0
   #fencedBelow: number
+  #zone: { readonly timeZone: string; readonly offsetAt: OffsetAt } | undefined
   #connected = false
   #fenceOrdered = false
-  /** Since when no target has taken anything from us; null: one does. */
   #targetAwaySinceMs: number | null
   #lastCaptureMonotonicMs: number | null = null
   #stopped: HotsiteError | undefined
@@ -89,6 +98,18 @@ export class Source {
     return this.#record.policy.copyFrequencySeconds * 1000
   }
 
+  /** The time from one copy cycle to the next: longer than the policy says while the target merges. */
+  get cycleMs(): number {
+    return this.frequencyMs + this.flow.slowMs
+  }
+
+  /** The clock of the policy's time zone. */
+  get offsetAt(): OffsetAt {
+    const { timeZone } = this.#record.policy
+    if (this.#zone?.timeZone !== timeZone) this.#zone = { timeZone, offsetAt: this.#zoneClock(timeZone) }
+    return this.#zone.offsetAt
+  }
+
   get fenced(): boolean {
     return this.#record.epoch < this.#fencedBelow
   }
@@ -120,6 +141,15 @@ export class Source {
     return this.#lastCaptureMonotonicMs
   }
 
+  /** Since when no target has taken anything from us; null: one does. */
+  get targetAwaySinceMs(): number | null {
+    return this.#targetAwaySinceMs
+  }
+
+  get error(): ReplicationReport['error'] {
+    return this.#error
+  }
+
   markCapture(monotonicMs: number): void {
     this.#lastCaptureMonotonicMs = monotonicMs
   }
@@ -146,6 +176,8 @@ export class Source {
     if (!engineState) throw new HotsiteError('vm-not-replicated', `the buffer does not know VM ${this.vmId}`)
     this.#fencedBelow = state.fencedBelow(this.vmId)
     this.#engineState = engineState
+    if (engineState.needsSync === null) this.pendingSync.settle()
+    else this.flow.suspend()
     this.touch()
     return engineState
   }
@@ -215,69 +247,14 @@ export class Source {
     for (const request of this.takeRequests()) request.reject(error)
   }
 
-  /**
-   * One copy cycle now; resolves when the target holds its point, or a newer one. Repeatable. Throws
-   * `target-unreachable` when the target is away for too long; what was captured stays in the buffer.
-   */
-  async copy(signal: AbortSignal): Promise<CommandResultOf<'replication.copyNow'>> {
-    this.#ensureCopies()
-    const over = new AbortController()
-    const either = AbortSignal.any([signal, over.signal])
-    try {
-      return await Promise.race([this.#copied(either), this.#targetAway(either)])
-    } finally {
-      // The loser's rejection belongs to nobody: Promise.race has already subscribed to it.
-      over.abort(new Error('the copy is over'))
-    }
-  }
-
-  async #copied(signal: AbortSignal): Promise<CommandResultOf<'replication.copyNow'>> {
-    const { seq } = await this.requestCycle(signal)
-    for (;;) {
-      const seen = this.#version
-      const state = this.#engineState
-      if (state && state.needsSync === null && state.ackedSeq >= seq && state.ackedCapturedAtMs !== null) {
-        const point = { epoch: state.epoch, seq: state.ackedSeq }
-        return { point, capturedAtMs: state.ackedCapturedAtMs }
-      }
-      this.#ensureCopies()
-      await this.change(seen, signal)
-    }
-  }
-
-  /** Rejects when the target was away for too long, counted from this call on. However slow a target is, it is not away. */
-  async #targetAway(signal: AbortSignal): Promise<never> {
-    const { clock } = this.deps
-    const calledMs = clock.monotonicMs()
-    for (;;) {
-      const seen = this.#version
-      if (this.#targetAwaySinceMs === null) {
-        await this.change(seen, signal)
-        continue
-      }
-      const untilMs = Math.max(calledMs, this.#targetAwaySinceMs) + limits.copyTargetAwayMs
-      const leftMs = untilMs - clock.monotonicMs()
-      if (leftMs <= 0) throw this.#unreachable()
-      await this.changeOrAfter(seen, leftMs, signal)
-    }
-  }
-
-  #unreachable(): HotsiteError {
-    const { serverId, host, port } = this.#record.target
-    const minutes = limits.copyTargetAwayMs / 60_000
-    const last = this.#error ? `; last it said: ${this.#error.message}` : ''
-    return new HotsiteError(
-      'target-unreachable',
-      `VM ${this.vmId}: the target ${serverId} at ${host}:${port} took nothing for ${minutes} minutes${last}`,
-    )
-  }
-
-  #ensureCopies(): void {
+  /** Throws why no copy can be made, if none can. */
+  ensureCopies(): void {
     if (this.fenced) throw fencedError(this.#record)
     if (this.#record.paused) {
       throw new HotsiteError('replication-paused', `replication of VM ${this.vmId} is paused`)
     }
     if (this.#stopped) throw this.#stopped
+    if (this.pendingSync.obstacle) throw this.pendingSync.obstacle
   }
 
   /** A conversation with the target is open, or over. */
@@ -285,6 +262,12 @@ export class Source {
     const now = this.deps.clock.monotonicMs()
     this.#targetAwaySinceMs = served ? null : (this.#targetAwaySinceMs ?? now)
     this.touch()
+  }
+
+  /** No target has taken anything for so long: more than a link that is dialled anew. */
+  isTargetLost(forMs: number): boolean {
+    const sinceMs = this.#targetAwaySinceMs
+    return sinceMs !== null && this.deps.clock.monotonicMs() - sinceMs >= forMs
   }
 
   setConnected(connected: boolean): void {
@@ -341,14 +324,25 @@ export class Source {
       newestAckedCapturedAtMs: state?.ackedCapturedAtMs ?? null,
       bufferedBytes: state?.bufferedBytes ?? 0,
       progress: this.#progress,
-      resync: null,
-      proof: [],
-      forecast: null,
-      slowedByMs: 0,
+      resync: this.pendingSync.report(this.#progress !== null),
+      proof: state?.proof ? [...state.proof] : [],
+      forecast: this.flow.forecast,
+      catchUp: this.catchingUp.report(),
+      slowedByMs: this.flow.slowMs,
       lastCycle,
       totals,
       peerConnected: this.#connected,
       error: this.#error,
+    }
+  }
+
+  #zoneClock(timeZone: string): OffsetAt {
+    try {
+      return zoneClock(timeZone)
+    } catch (error) {
+      // The coordinator checks names; another version of the zone database may still know fewer.
+      this.log.warn('unknown time zone, its windows are read as UTC', { timeZone, error })
+      return () => 0
     }
   }
 

@@ -6,8 +6,10 @@ import type { ReplicationPolicy } from '#shared/messages/policy.ts'
 import { limits } from '../limits.ts'
 import type { SourceRecord } from '../state/agent-state.ts'
 import { captureLoop } from './capture-loop.ts'
+import { copyNow } from './copy.ts'
 import { sendLoop } from './send-loop.ts'
 import { Source, type SourceDeps } from './source.ts'
+import { verifyAtSource } from './verify.ts'
 
 interface Running {
   readonly source: Source
@@ -59,7 +61,17 @@ export class Sources implements AsyncDisposable {
       await this.#end(order.vmId)
       const { vmId, fabricVmId, epoch } = order
       const totals = { changedBytes: 0, sentBytes: 0, cycles: 0 }
-      const record: SourceRecord = { ...order, paused: false, seenOff: false, lastCycle: null, totals }
+      const record: SourceRecord = {
+        ...order,
+        paused: false,
+        seenOff: false,
+        lastCycle: null,
+        totals,
+        resync: null,
+        heldPoints: [],
+        catchUp: null,
+        writes: known ? known.record.writes : { recent: [], days: [] },
+      }
       // The order first: a crash between the two leaves a buffer that is behind, which resumeAll() brings up.
       this.#deps.state.saveSource(record)
       await this.#deps.engine.add({ vmId, fabricVmId, epoch }, cause)
@@ -112,14 +124,25 @@ export class Sources implements AsyncDisposable {
     await source.refresh()
   }
 
+  /** A person's word: what waits for its window, its start time or for this begins now. Throws `resync-not-waiting`. */
+  async approveResync(vmId: VmId): Promise<void> {
+    const source = this.#get(vmId)
+    await source.refresh()
+    source.pendingSync.clear()
+  }
+
+  verify(vmId: VmId, percent: number) {
+    return verifyAtSource(this.#get(vmId), percent)
+  }
+
   copy(vmId: VmId, signal: AbortSignal) {
-    return this.#get(vmId).copy(signal)
+    return copyNow(this.#get(vmId), signal)
   }
 
   /** The VM is off here, and runs on elsewhere from the point this returns. */
   async finalCopy(vmId: VmId, signal: AbortSignal) {
     const source = this.#get(vmId)
-    const copied = await source.copy(signal)
+    const copied = await copyNow(source, signal)
     source.update({ seenOff: true })
     return copied
   }
@@ -167,7 +190,8 @@ export class Sources implements AsyncDisposable {
   async #run(record: SourceRecord): Promise<void> {
     const { log, clock } = this.#deps
     const source = new Source(record, this.#deps)
-    await source.refresh()
+    const state = await source.refresh()
+    if (state.needsSync === null) source.flow.load(await this.#deps.engine.pendingDeltas(record.vmId))
     const controller = new AbortController()
     const { signal } = controller
     const loop = async (name: string, run: (source: Source, signal: AbortSignal) => Promise<void>) => {

@@ -23,6 +23,39 @@ const migrations: readonly Migration[] = [
   },
 ]
 
+/** A synchronization that is due, from the first look at it to its point. */
+const pendingResync = z.strictObject({
+  /** What the cause leaves open: which point was expected where. */
+  why: z.string(),
+  /** It began, or a person said go: nothing holds it any more. */
+  cleared: z.boolean(),
+  /** The event was raised. */
+  announced: z.boolean(),
+})
+
+const knownPoint = z.strictObject({
+  epoch: z.int(),
+  seq: z.int(),
+  capturedAtMs: z.number(),
+  consistency: z.enum(['crash', 'application']),
+  suspect: z.boolean(),
+})
+
+/** Deltas that are being sent as one; the choice is kept through restarts, so that the transfer can be resumed. */
+const runInSending = z.strictObject({ firstSeq: z.int(), lastSeq: z.int() })
+
+const anomalyHistory = z.strictObject({
+  recent: z.array(
+    z.strictObject({
+      changedBlocks: z.int(),
+      storedShare: z.number().nullable(),
+      seconds: z.number(),
+      suspect: z.boolean(),
+    }),
+  ),
+  days: z.array(z.strictObject({ day: z.int(), blocks: z.int(), denseBlocks: z.int() })),
+})
+
 /** One VM this host replicates: what the coordinator ordered, and what became of it. */
 const sourceRecord = agentCommands['replication.start'].request.omit({ cause: true }).extend({
   paused: z.boolean(),
@@ -30,6 +63,11 @@ const sourceRecord = agentCommands['replication.start'].request.omit({ cause: tr
   seenOff: z.boolean().default(false),
   lastCycle: cycleReport.nullable(),
   totals: z.strictObject({ changedBytes: z.int(), sentBytes: z.int(), cycles: z.int() }),
+  resync: pendingResync.nullable().default(null),
+  /** Points that the target keeps, as far as is known here (shared/policy/catch-up.ts). */
+  heldPoints: z.array(knownPoint).default([]),
+  catchUp: runInSending.nullable().default(null),
+  writes: anomalyHistory.default({ recent: [], days: [] }),
 })
 export type SourceRecord = z.infer<typeof sourceRecord>
 

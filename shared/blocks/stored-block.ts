@@ -18,7 +18,7 @@ const WORTHWHILE_BYTES = BLOCK_BYTES - BLOCK_BYTES / 16
 const SAMPLE_PIECES = 4
 const SAMPLE_PIECE_BYTES = 1024
 const SAMPLE_BYTES = SAMPLE_PIECES * SAMPLE_PIECE_BYTES
-const WORTHWHILE_SAMPLE_BYTES = SAMPLE_BYTES - SAMPLE_BYTES / 16
+const WORTHWHILE_SAMPLE_SHARE = 15 / 16
 
 /** One output chunk of a block's size: Node's 16 KiB would be joined from several (a quarter slower, measured). */
 const level1 = { chunkSize: BLOCK_BYTES, params: { [constants.ZSTD_c_compressionLevel]: 1 } }
@@ -28,17 +28,18 @@ const sample = Buffer.alloc(SAMPLE_BYTES)
 /** The stored form of a block of 64 KiB; shares memory with it when it is stored as it is. Null: a zero block. */
 export function storeBlock(block: Buffer, compress: boolean): Buffer | null {
   if (isZeroBlock(block)) return null
-  if (!compress || !looksCompressible(block)) return block
+  if (!compress || sampledShare(block) > WORTHWHILE_SAMPLE_SHARE) return block
   const frame = zstdCompressSync(block, level1)
   return frame.length <= WORTHWHILE_BYTES ? frame : block
 }
 
-function looksCompressible(block: Buffer): boolean {
+/** What compression would leave of the block, from a sample of it: 0 to 1, or a little more. */
+export function sampledShare(block: Buffer): number {
   for (let piece = 0; piece < SAMPLE_PIECES; piece++) {
     const from = piece * (BLOCK_BYTES / SAMPLE_PIECES)
     block.copy(sample, piece * SAMPLE_PIECE_BYTES, from, from + SAMPLE_PIECE_BYTES)
   }
-  return zstdCompressSync(sample, level1).length <= WORTHWHILE_SAMPLE_BYTES
+  return zstdCompressSync(sample, level1).length / SAMPLE_BYTES
 }
 
 /** The 64 KiB of a stored form; null for a zero block. Throws `block-malformed`; never allocates more than a block. */

@@ -86,7 +86,7 @@ export const replicationReport = z.strictObject({
   newestCapturedAtMs: z.number().nullable(),
   newestAckedCapturedAtMs: z.number().nullable(),
   bufferedBytes: z.int(),
-  /** Only while synchronizing. Bytes compared or sent so far, of the bytes of all disks. */
+  /** Only while synchronizing. Bytes compared, and sent where they differ, of those that may hold data. */
   progress: z
     .strictObject({
       doneBytes: z.int(),
@@ -108,13 +108,18 @@ export const replicationReport = z.strictObject({
     .default(null),
   /** Blocks re-read at the source, those the tracker called unchanged included. */
   proof: z.array(diskProof).default([]),
-  /** From churn and link speed; breachAtMs: when data will be older than twice the copy frequency, null: not in sight. */
+  /** From churn and link speed; breachAtMs: when data will be (or, in the past, became) older than twice the copy frequency, null: not in sight. */
   forecast: z
     .strictObject({
       churnBytesPerSecond: z.number(),
       linkBytesPerSecond: z.number().nullable(),
       breachAtMs: z.number().nullable(),
     })
+    .nullable()
+    .default(null),
+  /** Copy cycles that wait in the buffer; bytes at most, since what would not be kept is sent as part of what is. null: none but the present one. */
+  catchUp: z
+    .strictObject({ pendingCycles: z.int(), sendBytes: z.int(), secondsLeft: z.number().nullable() })
     .nullable()
     .default(null),
   /** The target asked for a slower pace until its merges have caught up: milliseconds added to each cycle. */

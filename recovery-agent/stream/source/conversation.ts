@@ -9,6 +9,8 @@ import { limits } from '../../limits.ts'
 export type ReplyKind = 'replicaOpened' | 'deltaAccepted' | 'pointAck' | 'treeNodes'
 type Reply<Kind extends ReplyKind> = Extract<Message, { readonly kind: Kind }>
 
+type RepairRequest = Extract<Message, { readonly kind: 'repairRequest' }>
+
 interface Pending {
   readonly matches: (message: Message) => boolean
   readonly resolve: (message: Message) => void
@@ -30,6 +32,8 @@ export class Conversation {
   #lastRequestId = 0
   #windowBytes = 0
   #availableBytes = 0
+  #slowMs = 0
+  #onRepairRequest: ((message: RepairRequest) => Promise<void>) | undefined
 
   constructor(options: {
     readonly vmId: VmId
@@ -47,6 +51,16 @@ export class Conversation {
   /** Aborted, with the reason, once nothing more can come of this conversation. */
   get signal(): AbortSignal {
     return this.#ended.signal
+  }
+
+  /** What the target last asked to be added to the time between two copy cycles. */
+  get slowMs(): number {
+    return this.#slowMs
+  }
+
+  /** Who answers when the target asks for blocks it has lost; it never rejects. */
+  answerRepairs(answer: (message: RepairRequest) => Promise<void>): void {
+    this.#onRepairRequest = answer
   }
 
   fail(reason: Error): void {
@@ -69,6 +83,10 @@ export class Conversation {
       this.#availableBytes = message.body.creditBytes
     }
     if (!this.#opened) return
+    if (message.kind === 'repairRequest') {
+      void this.#onRepairRequest?.(message)
+      return
+    }
     if (message.kind === 'blocksDurable') {
       this.#availableBytes = Math.min(this.#windowBytes, this.#availableBytes + message.body.creditBytes)
       this.#credited.notify()
@@ -77,6 +95,7 @@ export class Conversation {
     // A sealed point has consumed all of its payload, also what no sync had granted again: without this, deltas
     // smaller than the distance between two syncs use up the window for good.
     if (message.kind === 'pointAck') {
+      this.#slowMs = message.body.slowMs
       this.#availableBytes = this.#windowBytes
       this.#credited.notify()
     }

@@ -53,7 +53,7 @@ export async function runSync(run: SyncRun): Promise<CaptureStats> {
   const { session, transfer, epoch, choice, clock } = run
   const { seq } = session
   const nextBatch = new Map(await begin(run))
-  const totalBytes = session.disks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
+  const totalBytes = session.disks.reduce((sum, disk) => sum + dataBytes(disk, 0, disk.groupCount), 0)
   let doneBytes = 0
   run.onProgress({ doneBytes, totalBytes })
   choice.begin(clock.monotonicMs())
@@ -82,9 +82,15 @@ export async function runSync(run: SyncRun): Promise<CaptureStats> {
   return stats
 }
 
-const groupSpanBytes = GROUP_CHILDREN * BLOCK_BYTES
+/** What may hold data: everything else costs neither reading nor sending. */
+function dataBytes({ groupDataBytes }: SyncDisk, first: number, count: number): number {
+  return groupDataBytes.subarray(first, first + count).reduce((sum, bytes) => sum + bytes, 0)
+}
 
-async function begin({ session, transfer, epoch }: SyncRun): Promise<ReadonlyMap<string, number>> {
+/** What asking takes. */
+export type SyncQuery = Pick<SyncRun, 'session' | 'transfer' | 'epoch'>
+
+export async function begin({ session, transfer, epoch }: SyncQuery): Promise<ReadonlyMap<string, number>> {
   const { conversation, signal } = transfer
   const accepted = await conversation.request(
     {
@@ -110,7 +116,7 @@ async function begin({ session, transfer, epoch }: SyncRun): Promise<ReadonlyMap
   return new Map(accepted.body.resume.map(({ diskId, nextBatch }) => [diskId, nextBatch]))
 }
 
-async function* askRanges(run: SyncRun): AsyncGenerator<AskedRange> {
+export async function* askRanges(run: SyncQuery): AsyncGenerator<AskedRange> {
   for (const disk of run.session.disks) {
     for (let first = 0; first < disk.groupCount; first += limits.syncRangeGroups) {
       const count = Math.min(limits.syncRangeGroups, disk.groupCount - first)
@@ -123,7 +129,7 @@ async function* askRanges(run: SyncRun): AsyncGenerator<AskedRange> {
 async function* compare(run: SyncRun): AsyncGenerator<Compared> {
   const { session } = run
   for await (const { disk, first, count, targetNodes } of readAhead(askRanges(run), limits.syncRangesAhead)) {
-    const { diskId, sizeBytes } = disk
+    const { diskId } = disk
     const groups = await session.differingGroups({ diskId, first, targetNodes })
     for (const group of groups) {
       const offset = (group - first) * HASH_BYTES
@@ -133,12 +139,11 @@ async function* compare(run: SyncRun): AsyncGenerator<Compared> {
       const request = { diskId, group, targetLeaves, firstBatch: 0, compress: compressed }
       yield { diskId, batches: await session.differingBlocks(request), compressed, doneBytes: 0 }
     }
-    const doneBytes = Math.min(sizeBytes - first * groupSpanBytes, count * groupSpanBytes)
-    yield { diskId, batches: [], compressed: false, doneBytes }
+    yield { diskId, batches: [], compressed: false, doneBytes: dataBytes(disk, first, count) }
   }
 }
 
-async function askLeaves(run: SyncRun, disk: SyncDisk, group: number): Promise<Buffer> {
+export async function askLeaves(run: SyncQuery, disk: SyncDisk, group: number): Promise<Buffer> {
   const first = group * GROUP_CHILDREN
   const count = Math.min(GROUP_CHILDREN, blockCountOf(disk.sizeBytes) - first)
   const nodes = await askNodes(run, disk, { level: 0, first, count })
@@ -148,7 +153,7 @@ async function askLeaves(run: SyncRun, disk: SyncDisk, group: number): Promise<B
 }
 
 async function askNodes(
-  { session, transfer, epoch }: SyncRun,
+  { session, transfer, epoch }: SyncQuery,
   { diskId }: SyncDisk,
   query: { readonly level: 0 | 1; readonly first: number; readonly count: number },
 ): Promise<Buffer> {

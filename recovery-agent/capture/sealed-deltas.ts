@@ -1,0 +1,101 @@
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import type { VmId } from '#shared/ids.ts'
+import type { DeltaRow, DeltaRows } from '../buffer/delta-rows.ts'
+import { damagedRow } from '../buffer/row-checksum.ts'
+import type { VmRow } from '../buffer/vm-rows.ts'
+import { CoalescedDelta } from './coalesced-delta.ts'
+import type { Pace } from './pace.ts'
+import type { BatchRequest, SealedDelta, StoredBatch } from './port.ts'
+
+interface Run {
+  readonly rows: DeltaRows
+  readonly delta: CoalescedDelta
+}
+
+/**
+ * What rests sealed in the buffer, one by one or several as one. Remembers for each VM the run that is being sent; it is
+ * made anew from the rows when it is not there. Everything throws `buffer-damaged` for what is not as it was written.
+ */
+export class SealedDeltas {
+  readonly #pace: Pace
+  readonly #runs = new Map<VmId, Run>()
+
+  constructor(pace: Pace) {
+    this.#pace = pace
+  }
+
+  async next(
+    rows: DeltaRows,
+    row: VmRow,
+    { afterSeq, throughSeq }: { readonly afterSeq: number; readonly throughSeq: number | undefined },
+  ): Promise<SealedDelta | undefined> {
+    const from = Math.max(afterSeq, row.ackedSeq)
+    const delta = rows.next(row.vmId, from)
+    // A cursor says what must be there: without a gap up to the sealed seq.
+    if (from < row.sealedSeq && delta?.seq !== from + 1)
+      throw damagedRow('deltas', `of VM ${row.vmId}, seq ${from + 1}`, 'it is gone')
+    if (!delta || throughSeq === undefined || throughSeq <= delta.seq)
+      return delta && sealedDelta(row.vmId, delta)
+    return describe(row.vmId, await this.#run(rows, row.vmId, delta.seq, throughSeq))
+  }
+
+  pending(rows: DeltaRows, row: VmRow): readonly SealedDelta[] {
+    const found: SealedDelta[] = []
+    for (let seq = row.ackedSeq; ; ) {
+      const delta = rows.next(row.vmId, seq)
+      if (!delta) return found
+      found.push(sealedDelta(row.vmId, delta))
+      seq = delta.seq
+    }
+  }
+
+  /** Throws `delta-unknown` as well. */
+  async batch(rows: DeltaRows, request: BatchRequest): Promise<StoredBatch> {
+    const { vmId, seq, firstSeq = seq, diskId, batch } = request
+    const delta = rows.bySeq(vmId, seq)
+    const disk = delta?.header.disks.findIndex((candidate) => candidate.diskId === diskId) ?? -1
+    if (delta && disk >= 0 && firstSeq < seq)
+      return (await this.#run(rows, vmId, firstSeq, seq)).batch(disk, batch)
+    if (delta && batch < (delta.header.disks[disk]?.batchCount ?? 0))
+      return { batch, ...rows.batch({ delta: delta.delta, disk, batch }) }
+    const message = `batch ${batch} of disk ${diskId} of delta ${seq} is not in the buffer`
+    throw new HotsiteError('delta-unknown', message, { details: { ...request } })
+  }
+
+  /** The rows of a run are gone, or about to go. */
+  forget(vmId: VmId): void {
+    this.#runs.delete(vmId)
+  }
+
+  async #run(rows: DeltaRows, vmId: VmId, firstSeq: number, lastSeq: number): Promise<CoalescedDelta> {
+    const known = this.#runs.get(vmId)
+    const isSame = known?.delta.first.seq === firstSeq && known.delta.last.seq === lastSeq
+    if (known && isSame && known.rows === rows) return known.delta
+    this.#runs.delete(vmId)
+    const deltas: DeltaRow[] = []
+    for (let seq = firstSeq; seq <= lastSeq; seq++) {
+      const delta = rows.bySeq(vmId, seq)
+      if (!delta) throw new HotsiteError('delta-unknown', `delta ${seq} of VM ${vmId} is not in the buffer`)
+      deltas.push(delta)
+    }
+    const delta = await CoalescedDelta.over(rows, deltas, this.#pace)
+    this.#runs.set(vmId, { rows, delta })
+    return delta
+  }
+}
+
+export function sealedDelta(vmId: VmId, { seq, epoch, header, manifest }: DeltaRow): SealedDelta {
+  return { vmId, epoch, seq, firstSeq: seq, ...header, manifest }
+}
+
+function describe(vmId: VmId, run: CoalescedDelta): SealedDelta {
+  const { batchCounts, stats } = run
+  const last = sealedDelta(vmId, run.last)
+  return {
+    ...last,
+    firstSeq: run.first.seq,
+    baseSeq: run.first.header.baseSeq,
+    disks: last.disks.map((disk, position) => ({ ...disk, batchCount: batchCounts[position] ?? 0 })),
+    stats,
+  }
+}
