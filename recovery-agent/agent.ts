@@ -105,7 +105,7 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
   const { certificatePem } = tls
   const { replicaDir } = config
   const { host } = config.hypervisor
-  const handlers = agentCommandHandlers({ ...options, store, target, sources, listener, revocations })
+  const handlers = agentCommandHandlers({ ...options, engine, store, target, sources, listener, revocations })
   const self = { host, listen, certificatePem, replicaDir, engine, outbox, clock, log }
   const running = [
     target.pruner.run(signal),

@@ -1,6 +1,7 @@
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { AgentCommandKind, CommandHandlers } from '#shared/messages/commands.ts'
 import type { AgentOptions } from '../agent.ts'
+import type { CaptureEngine } from '../capture/port.ts'
 import type { SourceListener } from '../daemon/listen-for-sources.ts'
 import type { Target } from '../daemon/start-target.ts'
 import { openFolderHypervisor } from '../hypervisor/folder/folder-hypervisor.ts'
@@ -8,19 +9,23 @@ import type { RemoteReplicaStore } from '../replica/remote.ts'
 import type { Sources } from '../source/sources.ts'
 import type { Revocations } from '../state/revocations.ts'
 import { replicaCommands } from './replica-commands.ts'
+import { seedCommands } from './seed-commands.ts'
 import { sourceCommands } from './source-commands.ts'
 
 /** One handler for each command a recovery agent knows. */
 export function agentCommandHandlers({
   config,
+  identity,
   clock,
   log,
+  engine,
   store,
   target,
   sources,
   listener,
   revocations,
 }: AgentOptions & {
+  readonly engine: Pick<CaptureEngine, 'exportSeed'>
   readonly store: RemoteReplicaStore
   readonly target: Target
   readonly sources: Sources
@@ -32,18 +37,13 @@ export function agentCommandHandlers({
   const { overlayFormat, diskPaths } = openFolderHypervisor({ ...config.hypervisor, dataDir, clock, log })
   return {
     ...sourceCommands(sources),
+    ...seedCommands({ ...target, engine, store, vaultId: identity.vaultId, log }),
     ...replicaCommands({ ...target, store, sources, overlayFormat, diskPaths }),
     'trust.update': async (update) => {
       revocations.replace(update)
       sources.dropRevoked()
       await listener.dropRevoked()
       return {}
-    },
-    'seed.export': async ({ vmId }) => {
-      throw new HotsiteError('internal', `no seed of VM ${vmId} can be written`)
-    },
-    'seed.import': async ({ vmId }) => {
-      throw new HotsiteError('internal', `no seed of VM ${vmId} can be read`)
     },
     'policy.update': async ({ vmId, policy }) => {
       const isSource = sources.setPolicy(vmId, policy)
