@@ -53,6 +53,8 @@ export class Catalog {
   readonly #db: Sqlite
   readonly #statements = new Map<string, Statement<unknown[], Row>>()
   #changes = 0
+  #changeCount = 0
+  readonly #changedVms = new Set<VmId>()
 
   constructor(db: Sqlite) {
     this.#db = db
@@ -65,6 +67,23 @@ export class Catalog {
   /** Grows with every change of any chain and of what is known of its layers: who read before it grew looks again. */
   get changes(): number {
     return this.#changes + this.layerLeaves.changes
+  }
+
+  /** VMs whose rows changed since the last call: what the copies beside the layers do not say yet. */
+  takeChanged(): VmId[] {
+    const changed = [...this.#changedVms]
+    this.#changedVms.clear()
+    return changed
+  }
+
+  /** Grows with every row of a replica, a chain or an overlay that is written. */
+  get changeCount(): number {
+    return this.#changeCount
+  }
+
+  markChanged(vmId: VmId): void {
+    this.#changeCount++
+    this.#changedVms.add(vmId)
   }
 
   transaction<T>(work: () => T): T {
@@ -80,6 +99,7 @@ export class Catalog {
   }
 
   putReplica(row: ReplicaRow): void {
+    this.markChanged(row.vmId)
     this.#run(
       'INSERT INTO replicas (vm_id, state, epoch, source_server_id, policy, disks) VALUES (?, ?, ?, ?, ?, ?) ' +
         'ON CONFLICT (vm_id) DO UPDATE SET state = excluded.state, epoch = excluded.epoch, ' +
@@ -111,6 +131,7 @@ export class Catalog {
   }
 
   addToChain(vmId: VmId, member: ChainPoint, manifest: Uint8Array | null): void {
+    this.markChanged(vmId)
     this.#run(
       'INSERT INTO points (vm_id, seq, epoch, state, captured_at_ms, completed_at_ms, consistency, pinned, manifest) ' +
         'VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)',
@@ -128,6 +149,7 @@ export class Catalog {
   }
 
   putChainDisk(vmId: VmId, seq: number, disk: ChainDisk): void {
+    this.markChanged(vmId)
     this.#changes++
     this.#run(
       'INSERT OR REPLACE INTO point_disks (vm_id, seq, disk_id, size_bytes, root, changed_bytes, stored_bytes) ' +
@@ -143,15 +165,18 @@ export class Catalog {
   }
 
   setState(vmId: VmId, seq: number, state: ChainPoint['state']): void {
+    this.markChanged(vmId)
     this.#changes++
     this.#run('UPDATE points SET state = ? WHERE vm_id = ? AND seq = ?', state, vmId, seq)
   }
 
   setPinned(vmId: VmId, seq: number, pinned: boolean): void {
+    this.markChanged(vmId)
     this.#run('UPDATE points SET pinned = ? WHERE vm_id = ? AND seq = ?', pinned ? 1 : 0, vmId, seq)
   }
 
   removeFromChain(vmId: VmId, seq: number): void {
+    this.markChanged(vmId)
     this.#changes++
     this.#run('DELETE FROM points WHERE vm_id = ? AND seq = ?', vmId, seq)
     this.#run('DELETE FROM point_disks WHERE vm_id = ? AND seq = ?', vmId, seq)
@@ -187,6 +212,7 @@ export class Catalog {
   }
 
   putOverlay(row: OverlayRow): void {
+    this.markChanged(row.vmId)
     this.#run(
       'INSERT OR REPLACE INTO overlays ' +
         '(vm_id, overlay_id, state, epoch, seq, captured_at_ms, purpose, format, disks) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)',
@@ -203,6 +229,7 @@ export class Catalog {
   }
 
   deleteOverlay(vmId: VmId, overlayId: OverlayId): void {
+    this.markChanged(vmId)
     this.#run('DELETE FROM overlays WHERE vm_id = ? AND overlay_id = ?', vmId, overlayId)
   }
 

@@ -15,6 +15,7 @@ export const replicaCrashPoints = [
   'replica.seal-files-durable',
   'replica.seal-in-transaction',
   'replica.seal-committed',
+  'replica.copy-written',
   'replica.discard-files-removed',
   'replica.prune-marked',
   ...mergeSteps.map((step) => `replica.prune-${step}` as const),

@@ -20,6 +20,7 @@ import { CLUSTER_BYTES } from '#shared/formats/qcow2/header.ts'
 import { type LayerTables, readLayerTables, readTable } from '#shared/formats/qcow2/layer-reader.ts'
 import { type MergeProgress, mergeLayers } from '#shared/formats/qcow2/merge.ts'
 import type { DiskId, VmId } from '#shared/ids.ts'
+import { saveChangedCopies } from './catalog-copy.ts'
 import type { ReplicaContext } from './context.ts'
 import { mergeLayerLeaves } from './merge-leaves.ts'
 import { hasBacking, type MergeRun } from './merge-run.ts'
@@ -84,6 +85,8 @@ function* mergeRun(context: ReplicaContext, vmId: VmId, run: MergeRun): Generato
   catalog.transaction(() => {
     for (const { seq, state } of members) if (state !== 'merging') catalog.setState(vmId, seq, 'merging')
   })
+  // Before the first byte: who rebuilds the database from the copy must know which files are in between.
+  saveChangedCopies(context)
   crash('replica.prune-marked')
   const blockCounts = new Map<DiskId, number>()
   for (const diskId of new Set(members.flatMap(({ disks }) => disks.map((disk) => disk.diskId)))) {
@@ -105,6 +108,7 @@ function* mergeRun(context: ReplicaContext, vmId: VmId, run: MergeRun): Generato
     }
   })
   crash('replica.prune-committed')
+  saveChangedCopies(context)
   sweep(context, vmId)
   const pruned = members.map(({ epoch, seq }) => `${epoch}/${seq}`)
   log.info('replica.points-pruned', { vmId, pruned, into: `${target.epoch}/${target.seq}` })

@@ -13,6 +13,8 @@ export interface Paths {
   vmFolder(vmId: VmId): string
   diskFolder(vmId: VmId, diskId: DiskId): string
   layer(vmId: VmId, diskId: DiskId, ref: LayerRef): string
+  /** What the database says of the VM, once more. */
+  catalogCopy(vmId: VmId): string
   overlays: string
   overlayFolder(vmId: VmId, overlayId: OverlayId): string
 }
@@ -20,6 +22,11 @@ export interface Paths {
 /** Zero padded, so that a listing of the folder shows the chain in its order. */
 export function layerName({ epoch, seq }: LayerRef): string {
   return `${epoch}-${String(seq).padStart(12, '0')}.qcow2`
+}
+
+/** In the folder of a VM everything is the folder of a disk, whose id never begins with a dot, but its catalog. */
+export function isDiskFolder(name: string): boolean {
+  return !name.startsWith('.')
 }
 
 export const partSuffix = '.part'
@@ -39,6 +46,7 @@ export function pathsIn(dir: string): Paths {
     vmFolder: (vmId) => join(replicas, vmId),
     diskFolder: (vmId, diskId) => join(replicas, vmId, diskId),
     layer: (vmId, diskId, ref) => join(replicas, vmId, diskId, layerName(ref)),
+    catalogCopy: (vmId) => join(replicas, vmId, '.catalog'),
     overlayFolder: (vmId, overlayId) => join(overlays, vmId, overlayId),
   }
 }

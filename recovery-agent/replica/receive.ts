@@ -3,6 +3,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { VmId } from '#shared/ids.ts'
 import { MAX_CHAIN } from '#shared/policy/merge-pace.ts'
+import { saveChangedCopies } from './catalog-copy.ts'
 import { isSamePoint, newestSeqOf } from './chain.ts'
 import { type ReplicaContext, refuseOlderEpoch, replicaOrThrow } from './context.ts'
 import { alreadySealed, ReplicaDeltaWriter, type WriterOwner } from './delta-writer.ts'
@@ -88,11 +89,22 @@ export class Receiver implements WriterOwner {
       crash('replica.seal-in-transaction')
     })
     crash('replica.seal-committed')
+    this.#saveCopy(vmId)
     // The point stands; what is left beside it is swept now, or by the next start.
     delta.close()
     sweep(this.#context, vmId)
     log.info('replica.point-completed', { vmId, epoch, seq })
     return { kind: 'sealed' }
+  }
+
+  /** The point stands whatever becomes of its copy; the next change tries again. */
+  #saveCopy(vmId: VmId): void {
+    try {
+      saveChangedCopies(this.#context)
+    } catch (error) {
+      this.#context.log.warn('replica.copy-not-written', { vmId, error })
+    }
+    this.#context.crash('replica.copy-written')
   }
 
   released(writer: ReplicaDeltaWriter): void {

@@ -6,7 +6,7 @@ import { dirname, join } from 'node:path'
 import type { VmId } from '#shared/ids.ts'
 import { dataRunsOf, openStored, readRun, runBuffer } from './check-layer.ts'
 import type { ReplicaContext } from './context.ts'
-import { journalSuffix, movedSuffix, partSuffix, repairSuffix } from './names.ts'
+import { isDiskFolder, journalSuffix, movedSuffix, partSuffix, repairSuffix } from './names.ts'
 import type { StoredLayer } from './stored-layers.ts'
 
 /** Runs of up to 16 blocks that are hashed before a file is taken for a layer; the verification reads the rest. */
@@ -58,6 +58,7 @@ function candidates(
   const folder = paths.vmFolder(vmId)
   const strays = files
     .list(folder)
+    .filter(isDiskFolder)
     .map((name) => join(folder, name))
     .flatMap((disk) => files.list(disk).map((name) => join(disk, name)))
     .filter((path) => !named.has(path) && !ownSuffixes.some((suffix) => path.endsWith(suffix)))

@@ -1,6 +1,7 @@
 /** The end of a replica: a failover that became final, or protection that was removed. */
 import { join } from 'node:path'
 import type { OverlayRow, ReplicaRow } from './catalog.ts'
+import { saveChangedCopies } from './catalog-copy.ts'
 import type { ReplicaContext } from './context.ts'
 
 /**
@@ -31,6 +32,7 @@ export function removeReplica(context: ReplicaContext, replica: ReplicaRow): voi
   const { catalog, crash, files, paths } = context
   const { vmId } = replica
   catalog.putReplica({ ...replica, state: 'removing' })
+  saveChangedCopies(context)
   crash('replica.remove-marked')
   files.remove(paths.vmFolder(vmId))
   files.syncFolder(paths.replicas)

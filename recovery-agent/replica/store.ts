@@ -13,8 +13,10 @@ import { openSqlite } from '#shared/sqlite.ts'
 import { PendingTree } from '../tree/leaf-store.ts'
 import { type AdoptRequest, adoptDisks } from './adopt.ts'
 import { Catalog, type OverlayRow, type ReplicaRow, treeOf } from './catalog.ts'
+import { saveChangedCopies } from './catalog-copy.ts'
 import { type Chain, type ChainPoint, findPoint, newestSeqOf } from './chain.ts'
 import { asReplicaError, Readers, type ReplicaContext, refuseOlderEpoch, replicaOrThrow } from './context.ts'
+import { diskBytesOf } from './disk-usage.ts'
 import { nodeFiles, type ReplicaFiles } from './files.ts'
 import { pathsIn } from './names.ts'
 import { createOverlay, type OverlayRequest, removeOverlay } from './overlays.ts'
@@ -29,6 +31,7 @@ import type {
 } from './port.ts'
 import { drained, Proofs } from './proofs.ts'
 import { Pruning, takeBackSuspicion } from './prune.ts'
+import { rebuildCatalog } from './rebuild-catalog.ts'
 import { Receiver } from './receive.ts'
 import { commitReplica, removeReplica } from './retire.ts'
 import { replicaMigrations } from './schema.ts'
@@ -72,6 +75,7 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
 
   recover(): void {
     const { catalog, log } = this.#context
+    rebuildCatalog(this.#context)
     for (const replica of catalog.replicas()) {
       // One replica that cannot be finished (a full disk) must not keep the others from being served.
       try {
@@ -79,6 +83,13 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
       } catch (error) {
         log.error('replica.recovery-incomplete', { vmId: replica.vmId, error: asReplicaError(error) })
       }
+      // An earlier life may have died between a change and its copy.
+      catalog.markChanged(replica.vmId)
+    }
+    try {
+      saveChangedCopies(this.#context)
+    } catch (error) {
+      log.error('replica.copy-not-written', { error: asReplicaError(error) })
     }
   }
 
@@ -322,13 +333,8 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
   usage(vmId: VmId): { diskBytes: number; mergeDebtBytes: number } {
     return this.#attempt(() => {
       const replica = replicaOrThrow(this.#context, vmId)
-      const { files, paths } = this.#context
-      const folders = files.list(paths.vmFolder(vmId)).map((name) => paths.diskFolder(vmId, name as DiskId))
-      const stored = folders.flatMap((folder) =>
-        files.list(folder).map((name) => files.storedBytes(`${folder}/${name}`)),
-      )
       return {
-        diskBytes: stored.reduce((sum, bytes) => sum + bytes, 0),
+        diskBytes: diskBytesOf(this.#context, vmId),
         mergeDebtBytes: this.#pruning.debtBytes(replica),
       }
     })
@@ -367,7 +373,9 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
 
   *#steps<T>(steps: Generator<void, T>): Generator<void, T> {
     try {
-      return yield* steps
+      const result = yield* steps
+      saveChangedCopies(this.#context)
+      return result
     } catch (error) {
       throw asReplicaError(error)
     }
@@ -375,7 +383,11 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
 
   #attempt<T>(work: () => T): T {
     try {
-      return work()
+      const { changeCount } = this.#context.catalog
+      const result = work()
+      // Whoever only asks is not refused because a copy could not be written.
+      if (this.#context.catalog.changeCount !== changeCount) saveChangedCopies(this.#context)
+      return result
     } catch (error) {
       throw asReplicaError(error)
     }

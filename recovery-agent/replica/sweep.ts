@@ -1,7 +1,7 @@
 import { dirname, join } from 'node:path'
 import type { DiskId, VmId } from '#shared/ids.ts'
 import type { ReplicaContext } from './context.ts'
-import { journalSuffix, partSuffix } from './names.ts'
+import { isDiskFolder, journalSuffix, partSuffix } from './names.ts'
 
 /**
  * Removes the files of a replica that no row of the database names: what a crash or a finished delta left. Only
@@ -30,7 +30,7 @@ export function sweep(context: ReplicaContext, vmId: VmId): void {
     for (const path of [layer, layer + partSuffix, layer + journalSuffix]) named.add(path)
   }
   const folder = paths.vmFolder(vmId)
-  for (const diskId of files.list(folder)) {
+  for (const diskId of files.list(folder).filter(isDiskFolder)) {
     removeUnnamed(context, paths.diskFolder(vmId, diskId as DiskId), named)
   }
 }
