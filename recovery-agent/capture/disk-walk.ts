@@ -69,8 +69,9 @@ export function sampleRanges(of: {
   if (percent >= 100) return blockCount > 0 ? [{ first: 0, end: blockCount }] : []
   const pieces = Math.ceil(blockCount / SAMPLE_BLOCKS)
   const wanted = Math.ceil((pieces * percent) / 100)
+  const startOf = (i: number) => Math.floor((i * pieces) / wanted)
   return Array.from({ length: wanted }, (_, i) => {
-    const piece = Math.floor(((i + offset) * pieces) / wanted)
+    const piece = startOf(i) + Math.floor(offset * (startOf(i + 1) - startOf(i)))
     return { first: piece * SAMPLE_BLOCKS, end: Math.min(blockCount, (piece + 1) * SAMPLE_BLOCKS) }
   })
 }

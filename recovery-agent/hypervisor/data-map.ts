@@ -26,6 +26,31 @@ export function openDataMap(): DataMap {
   return binding ? (fd, sizeBytes) => seekExtents(binding, fd, sizeBytes) : everythingAllocated
 }
 
+/** The first extent with data that ends above `offsetBytes`; null: none. */
+export type NextData = (fd: number, offsetBytes: number, sizeBytes: number) => Extent | null
+
+/** The same, asked step by step: for readers that look at a small part of a large disk. */
+export function openNextData(): NextData {
+  const binding = loadBinding()
+  if (binding) return (fd, offsetBytes, sizeBytes) => seekNext(binding, { fd, offsetBytes, sizeBytes })
+  return (_fd, offsetBytes, sizeBytes) =>
+    offsetBytes < sizeBytes ? { offsetBytes: 0, lengthBytes: sizeBytes } : null
+}
+
+function seekNext(
+  binding: SeekBinding,
+  of: { readonly fd: number; readonly offsetBytes: number; readonly sizeBytes: number },
+): Extent | null {
+  const { fd, offsetBytes, sizeBytes } = of
+  if (offsetBytes >= sizeBytes) return null
+  const start = binding.seek(fd, offsetBytes, binding.data)
+  if (start < 0 && binding.errno() === ENXIO) return null
+  if (start < 0) return { offsetBytes, lengthBytes: sizeBytes - offsetBytes }
+  if (start >= sizeBytes) return null
+  const hole = binding.seek(fd, start, binding.hole)
+  return { offsetBytes: start, lengthBytes: (hole < 0 ? sizeBytes : Math.min(hole, sizeBytes)) - start }
+}
+
 function loadBinding(): SeekBinding | undefined {
   const whence = { linux: { data: 3, hole: 4 }, darwin: { data: 4, hole: 3 } }[process.platform as string]
   if (!whence) return undefined

@@ -133,9 +133,10 @@ class TreePages implements LeafStore {
   write(tree: string, { cutGroups, groups }: TreeChange): void {
     const changed = new Map<number, Buffer>()
     // A new tree has pages before it has a top: with a row of its own it is not taken for one that lost its row.
-    if (this.#top(tree).equals(ZERO_HASH))
-      this.#statements.putTop.run(tree, ZERO_HASH, topChecksum(tree, ZERO_HASH))
+    if (this.#top(tree).equals(ZERO_HASH)) this.#putZeroTop(tree)
     for (const [groupIndex, leaves, node] of groups) {
+      if (node === ZERO_HASH && cutGroups === null && this.#node(tree, 0, groupIndex).equals(ZERO_HASH))
+        continue
       changed.set(groupIndex, node)
       this.#put(tree, 0, groupIndex, leaves)
     }
@@ -220,6 +221,10 @@ class TreePages implements LeafStore {
     this.#cache.delete(keyOf(tree, TOP_LEVEL + 1, 0))
     if (top.equals(ZERO_HASH)) this.#statements.removeTop.run(tree)
     else this.#statements.putTop.run(tree, top, topChecksum(tree, top))
+  }
+
+  #putZeroTop(tree: string): void {
+    this.#statements.putTop.run(tree, ZERO_HASH, topChecksum(tree, ZERO_HASH))
   }
 
   /** Rows past the cut; groups that were put anew are spared. */

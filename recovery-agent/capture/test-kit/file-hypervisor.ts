@@ -3,7 +3,7 @@ import { closeSync, ftruncateSync, openSync, readFileSync, readSync, writeSync }
 import { join } from 'node:path'
 import { BLOCK_BYTES, blockCountOf } from '#shared/blocks/block.ts'
 import { type DiskId, diskId, type FabricVmId } from '#shared/ids.ts'
-import { openDataMap } from '../../hypervisor/data-map.ts'
+import { openDataMap, openNextData } from '../../hypervisor/data-map.ts'
 import type {
   Extent,
   HostHypervisor,
@@ -25,6 +25,7 @@ export class FileHypervisor implements HostHypervisor {
   readonly holds: SnapshotRequest['hold'][] = []
   readonly #dir: string
   readonly #dataMap = openDataMap()
+  readonly #nextData = openNextData()
   /** Written since `clearTracked`, for the tracked mode. */
   readonly #tracked = new Map<DiskId, Extent[]>()
   /** Blocks given back to the file system, as far as readers can tell. */
@@ -35,6 +36,9 @@ export class FileHypervisor implements HostHypervisor {
   openSnapshots = 0
   recoveries = 0
   readBytes = 0
+  /** How often somebody asked where all the data of a disk is, and where the next is. */
+  allocationLists = 0
+  allocationSteps = 0
   nowMs = 1_700_000_000_000
   /** Called for every read, to change the world meanwhile. */
   onRead: () => void = () => {}
@@ -65,10 +69,15 @@ export class FileHypervisor implements HostHypervisor {
   }
 
   write(disk: FileDisk, offsetBytes: number, bytes: Buffer): void {
+    this.writeUnseen(disk, offsetBytes, bytes)
+    this.#touched(disk, { offsetBytes, lengthBytes: bytes.length })
+  }
+
+  /** A write that the tracker misses. */
+  writeUnseen(disk: FileDisk, offsetBytes: number, bytes: Buffer): void {
     const fd = openSync(disk.path, 'r+')
     writeSync(fd, bytes, 0, bytes.length, offsetBytes)
     closeSync(fd)
-    this.#touched(disk, { offsetBytes, lengthBytes: bytes.length })
   }
 
   /** Whole blocks become unallocated. */
@@ -131,13 +140,28 @@ export class FileHypervisor implements HostHypervisor {
       this.readBytes += target.length
       target.fill(0, readSync(fd, target, 0, target.length, offsetBytes))
     }
-    return {
-      fd,
-      disk: { diskId, sizeBytes, changes, allocated: this.#allocated(fd, diskId, sizeBytes), read },
+    const allocated = () => this.#allocated(fd, diskId, sizeBytes)
+    const next = (offsetBytes: number) => {
+      this.allocationSteps++
+      return this.#nextData(fd, offsetBytes, sizeBytes)
     }
+    // Step by step only where the file itself knows: what was discarded for readers alone is in the list.
+    const steps = this.mode === 'tracked' && !this.#discarded.get(diskId)?.size ? { nextData: next } : {}
+    const disk: SnapshotDisk = {
+      diskId,
+      sizeBytes,
+      changes,
+      get allocated() {
+        return allocated()
+      },
+      read,
+      ...steps,
+    }
+    return { fd, disk }
   }
 
   #allocated(fd: number, disk: DiskId, sizeBytes: number): Extent[] {
+    this.allocationLists++
     const discarded = this.#discarded.get(disk)
     const extents = this.#dataMap(fd, sizeBytes)
     if (!discarded?.size) return extents
