@@ -17,4 +17,4 @@ export const adminLimits = {
 } as const
 
 /** Of an exported seed. Fewer bytes make many files; a file system for every stick takes less than 4 GiB in one. */
-export const seedPartBytes = { least: 16 * 2 ** 20, usual: 4 * 2 ** 30 - 2 ** 20, most: 2 ** 40 } as const
+export const seedPartBytes = { least: 32 * 2 ** 20, usual: 4 * 2 ** 30 - 2 ** 20, most: 2 ** 40 } as const

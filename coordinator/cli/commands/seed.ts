@@ -48,7 +48,7 @@ interface ExportOptions {
 export function partSizeOption(): Option {
   return new Option(
     '--part-size <size>',
-    'largest file of the seed, 16MiB to 1024GiB; a little less than 4GiB if not given, which every file system takes',
+    'largest file of the seed, 32MiB to 1024GiB; a little less than 4GiB if not given, which every file system takes',
   ).argParser((text) => {
     const sizeBytes = parseSizeBytes(text)
     if (sizeBytes !== undefined) return sizeBytes
