@@ -27,6 +27,11 @@ export interface AgentCall {
   readonly request: Readonly<Record<string, unknown>>
 }
 
+export interface AckedPoint {
+  readonly seq: number
+  readonly capturedAtMs: number | null
+}
+
 export interface AgentProcess extends AsyncDisposable {
   readonly pid: number
   readonly serverId: string
@@ -41,6 +46,7 @@ export interface AgentProcess extends AsyncDisposable {
   points(vmId: string): Promise<readonly PointReport[]>
   /** The newest point the target acknowledged; 0: none yet. */
   ackedSeq(vmId: string): Promise<number>
+  acked(vmId: string): Promise<AckedPoint>
 }
 
 export interface AgentPair extends AsyncDisposable {
@@ -151,6 +157,16 @@ async function startAgentProcess(setUp: AgentSetUp): Promise<AgentProcess> {
     })
   }
   const { listen, certificatePem } = await ready.promise
+  const acked = async (vm: string): Promise<AckedPoint> => {
+    const state = (await call('state', { vmId: vm })) as {
+      ackedSeq: number
+      ackedCapturedAtMs: number | null
+      needsSync: string | null
+    } | null
+    return state && state.needsSync === null
+      ? { seq: state.ackedSeq, capturedAtMs: state.ackedCapturedAtMs }
+      : { seq: 0, capturedAtMs: null }
+  }
   return {
     pid: child.pid ?? 0,
     serverId: setUp.serverId,
@@ -159,13 +175,8 @@ async function startAgentProcess(setUp: AgentSetUp): Promise<AgentProcess> {
     certificatePem,
     command: async (kind, request) => (await call(kind, request)) as CommandResultOf<typeof kind>,
     points: async (vm) => pointReport.array().parse(await call('points', { vmId: vm })),
-    async ackedSeq(vm) {
-      const state = (await call('state', { vmId: vm })) as {
-        ackedSeq: number
-        needsSync: string | null
-      } | null
-      return state && state.needsSync === null ? state.ackedSeq : 0
-    },
+    ackedSeq: async (vm) => (await acked(vm)).seq,
+    acked,
     [Symbol.asyncDispose]: () => stop(child),
   }
 }

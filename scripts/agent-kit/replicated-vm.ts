@@ -3,7 +3,7 @@ import { diskId, fabricVmId, serverId, vmId } from '#shared/ids.ts'
 import { type ReplicationPolicy, replicationPolicy } from '#shared/messages/policy.ts'
 import type { PointReport } from '#shared/messages/reports.ts'
 import { waitUntil } from '../lab-kit/processes.ts'
-import type { AgentPair } from './agent-pair.ts'
+import type { AckedPoint, AgentPair } from './agent-pair.ts'
 
 export interface VmDisk {
   readonly diskId: string
@@ -75,13 +75,25 @@ export class ReplicatedVm {
     return point.seq
   }
 
+  /** At both ends, as the coordinator does it. */
   async setPolicy(changes: Partial<ReplicationPolicy>): Promise<void> {
     const policy = replicationPolicy.parse({
       copyFrequencySeconds: 900,
       retentionIntervalSeconds: 0,
       ...changes,
     })
-    await this.#pair.target.command('policy.update', { vmId: vmId.parse(this.#vm), policy })
+    for (const agent of [this.#pair.target, this.#pair.source])
+      await agent.command('policy.update', { vmId: vmId.parse(this.#vm), policy })
+  }
+
+  async pin(seq: number, pinned: boolean): Promise<void> {
+    const point = { epoch, seq }
+    await this.#pair.target.command('replica.pin', { vmId: vmId.parse(this.#vm), point, pinned })
+  }
+
+  /** The newest point the target acknowledged. */
+  acked(): Promise<AckedPoint> {
+    return this.#pair.source.acked(this.#vm)
   }
 
   points(): Promise<readonly PointReport[]> {

@@ -3,11 +3,12 @@ import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Rng, seededRng } from '#shared/rng.ts'
 import { makeRealDisk, rewriteBlocks } from './disk.ts'
+import { makeFabric } from './fabric.ts'
 import { measure } from './measure.ts'
 import type { BenchOptions } from './options.ts'
 import { runScript } from './processes.ts'
 import { catalog, type Skipped, whyNot } from './tools/catalog.ts'
-import { makeFabric, sourceDisk } from './tools/hotsite.ts'
+import { sourceDisk } from './tools/hotsite.ts'
 import { openSite } from './tools/site.ts'
 import { allocatedBlocks, type WireFloor, wireFloorOf } from './wire-floor.ts'
 import { type Job, type Phase, phaseOf, type Row, type Tool, type Workload } from './workload.ts'
@@ -28,7 +29,7 @@ interface Request {
 }
 
 export async function compare({ dir, options, ownNamespaces, say }: Request): Promise<Comparison> {
-  makeFabric(dir)
+  makeFabric(dir, ['bench'])
   const source = sourceDisk(dir)
   say('making a disk with real files …')
   makeRealDisk(source, options.sizeBytes)

@@ -3,9 +3,11 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { compare } from './compare.ts'
-import { speedMeasures } from './measures.ts'
+import { measureLargeDisks } from './large-disks.ts'
+import { type Measure, speedMeasures } from './measures.ts'
 import { type BenchOptions, help, parseOptions } from './options.ts'
 import { has } from './processes.ts'
+import { measurePrune } from './prune.ts'
 import { measureTable, ratioTable, resultTable } from './show.ts'
 import { ratiosOf, resultsOf } from './summary.ts'
 
@@ -26,10 +28,23 @@ async function main(): Promise<void> {
       process.kill(process.pid, signal)
     })
   try {
-    await speed(dir, options)
+    if (options.mode === 'memory') report(await measureLargeDisks({ ...options, dir, say }), options)
+    else if (options.mode === 'prune') report(await measurePrune({ ...options, dir, say }), options)
+    else await speed(dir, options)
   } finally {
     rmSync(dir, { recursive: true, force: true })
   }
+}
+
+function report(
+  { figures, measures }: { figures: readonly object[]; measures: readonly Measure[] },
+  { json, mode }: BenchOptions,
+): void {
+  for (const figure of figures) printJson(figure)
+  if (json) printJson({ summary: mode, measures })
+  else print(`\n${measureTable(measures)}`)
+  const identical = figures.every((figure) => !('identical' in figure) || figure.identical === true)
+  process.exitCode = identical ? 0 : 1
 }
 
 async function speed(dir: string, options: BenchOptions): Promise<void> {

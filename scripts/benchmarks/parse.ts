@@ -34,3 +34,9 @@ export function isListening(procNetTcp: string, port: number): boolean {
     return address?.endsWith(local) === true && state === '0A'
   })
 }
+
+/** Bytes a process asked to read and to write, from /proc/<pid>/io (rchar and wchar). */
+export function parseIoBytes(io: string): number {
+  const field = (name: string) => Number(new RegExp(`^${name}: (\\d+)$`, 'm').exec(io)?.[1] ?? Number.NaN)
+  return field('rchar') + field('wchar')
+}

@@ -2,41 +2,24 @@
  * Two agents without a coordinator, everything on as always: encryption, the channel's MAC, verification at both ends,
  * the durable buffer, signed and attested points. W2 is a scan; for W3 the agent kit's tracker reports the extents.
  */
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
-import { vmsDir } from '#shared/folder/layout.ts'
-import { writeVm } from '#shared/folder/vm-file.ts'
-import { diskId, fabricVmId } from '#shared/ids.ts'
-import { startAgentPair } from '../../agent-kit/agent-pair.ts'
 import { startTracking, stopTracking } from '../../agent-kit/change-log.ts'
 import { ReplicatedVm } from '../../agent-kit/replicated-vm.ts'
 import { trackerKnows } from '../../agent-kit/tracking-hypervisor.ts'
 import { waitUntil } from '../../lab-kit/processes.ts'
+import { describeVm, diskPath, startBenchPair } from '../fabric.ts'
 import { untilResting } from '../measure.ts'
 import type { Job, Tool } from '../workload.ts'
 import { type Site, sameImage } from './site.ts'
 
-const host = 'source-host'
 const disk = 'disk0'
 const policy = { retentionPoints: 1 }
 const releaseTimeoutMs = 20_000
 
 /** The disk of the VM, which is the source of every tool. */
-export const sourceDisk = (dir: string): string =>
-  join(vmsDir(join(dir, 'fabric'), host), 'bench', `${disk}.img`)
-
-export function makeFabric(dir: string): void {
-  mkdirSync(dirname(sourceDisk(dir)), { recursive: true })
-  writeFileSync(join(dir, 'fabric', 'fabric.yaml'), 'vmmServer: bench\n')
-}
+export const sourceDisk = (dir: string): string => diskPath(dir, 'bench', disk)
 
 export async function openHotsite(site: Site): Promise<Tool> {
-  const pair = await startAgentPair({
-    dir: join(site.dir, 'agents'),
-    fabricRoot: join(site.dir, 'fabric'),
-    sourceHost: host,
-    targetHost: 'target-host',
-  })
+  const pair = await startBenchPair(site.dir)
   const pids = () => [pair.source.pid, pair.target.pid]
   let current: { round: number; name: string; vm: ReplicatedVm } | undefined
   let started = false
@@ -46,7 +29,7 @@ export async function openHotsite(site: Site): Promise<Tool> {
     if (current?.round === job.round) return current
     await current?.vm.remove()
     const name = `bench-${job.round}`
-    describeVm(job.source, name)
+    describeVm(site.dir, { folder: 'bench', id: name, disks: [disk] })
     const vm = new ReplicatedVm(pair, name, [{ diskId: disk, sizeBytes: job.sizeBytes }])
     current = { round: job.round, name, vm }
     started = false
@@ -89,20 +72,4 @@ export async function openHotsite(site: Site): Promise<Tool> {
     },
     [Symbol.asyncDispose]: () => pair[Symbol.asyncDispose](),
   }
-}
-
-function describeVm(source: string, name: string): void {
-  if (!existsSync(source)) throw new Error(`no disk at ${source}`)
-  writeVm(dirname(source), {
-    id: fabricVmId.parse(name),
-    name: 'bench',
-    generation: 1,
-    operatingSystem: '',
-    memoryBytes: 0,
-    cpuCount: 1,
-    disks: [{ id: diskId.parse(disk), name: disk, file: `${disk}.img`, boot: true }],
-    nics: [],
-    classification: null,
-    command: ['true'],
-  })
 }
