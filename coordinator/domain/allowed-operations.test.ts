@@ -1,7 +1,12 @@
 import { describe, expect, it } from 'vitest'
 import { fabricVmId, overlayId } from '#shared/ids.ts'
 import { admit } from './admit.ts'
-import { allowedOperations, judgeOperations, type VmOperation } from './allowed-operations.ts'
+import {
+  allowedOperations,
+  judgeOperations,
+  type OperationVerdict,
+  type VmOperation,
+} from './allowed-operations.ts'
 import type { Protection } from './protection.ts'
 import { noTest, type TestFailover } from './test-failover.ts'
 
@@ -138,5 +143,13 @@ describe('admit', () => {
       code: 'operation-not-allowed',
       reason: 'the VM is paused',
     })
+  })
+  it('a verification makes way for an unplanned failover, if that is allowed, and for nothing else', () => {
+    const verifying = { jobId: 'job-2', kind: 'verify', params: '{}' }
+    const ask = (operation: 'unplannedFailover' | 'plannedFailover', verdict: OperationVerdict) =>
+      admit({ operation, params: '{}', active: verifying, verdict })
+    expect(ask('unplannedFailover', yes)).toEqual({ kind: 'accepted', insteadOf: 'job-2' })
+    expect(ask('plannedFailover', yes)).toMatchObject({ kind: 'denied', code: 'vm-busy' })
+    expect(ask('unplannedFailover', { allowed: false, reason: 'no point' })).toMatchObject({ kind: 'denied' })
   })
 })

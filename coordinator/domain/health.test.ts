@@ -13,6 +13,7 @@ const healthy: HealthInput = {
   errors: [],
   fencePending: false,
   bufferFill: 0.1,
+  seedExported: false,
   engine: {
     nowMs: 0,
     proof: [],
@@ -36,6 +37,13 @@ describe('health', () => {
     ['a long frequency moves the hour', { dataAgeMs: 3_590_000, copyFrequencySeconds: 900 }, 'warning'],
     ['no point at all', { dataAgeMs: null }, 'critical', 'no recovery point'],
     ['first copy', { protection: { kind: 'initialReplication' }, dataAgeMs: null }, 'warning', 'first copy'],
+    ['a seed to make', { protection: { kind: 'awaitingSeed' }, dataAgeMs: null }, 'warning', 'not complete'],
+    [
+      'a seed to carry',
+      { protection: { kind: 'awaitingSeed' }, dataAgeMs: null, seedExported: true },
+      'warning',
+      'imported at the target',
+    ],
     ['paused', { protection: { kind: 'paused' } }, 'warning', 'paused'],
     [
       'paused for long',

@@ -24,6 +24,8 @@ export interface HealthInput {
   /** The old source was not yet told that the VM runs elsewhere. */
   readonly fencePending: boolean
   readonly bufferFill: number | null
+  /** Offline: a seed is complete. */
+  readonly seedExported: boolean
   readonly engine: EngineState
 }
 
@@ -47,7 +49,7 @@ export const criticalAgeMs = (copyFrequencySeconds: number): number =>
 
 export function judgeHealth(input: HealthInput): HealthVerdict {
   const reasons = [
-    ...ofState(input.protection, input.engine),
+    ...ofState(input),
     ...ofAge(input),
     ...ofParts(input),
     ...(isReplicating(input.protection) ? engineReasons(input.engine) : []),
@@ -68,10 +70,20 @@ const warning = (text: string, command?: string): HealthReason => ({
 })
 const critical = (text: string): HealthReason => ({ severity: 'critical', text })
 
-function ofState(protection: Protection, { resync }: EngineState): readonly HealthReason[] {
+function ofSeed(exported: boolean): HealthReason {
+  const text = exported
+    ? 'the first copy waits in its seed, to be imported at the target: nothing can be failed over yet'
+    : 'the seed of the first copy is not complete: nothing can be failed over yet'
+  const command = exported ? 'vm import-seed' : 'vm export-seed'
+  return { severity: 'warning', text, answer: { command, options: '--folder FOLDER' } }
+}
+
+function ofState(input: HealthInput): readonly HealthReason[] {
+  const { protection } = input
+  const { resync } = input.engine
   switch (protection.kind) {
     case 'awaitingSeed':
-      return [warning('the first copy waits for its seed: nothing can be failed over yet')]
+      return [ofSeed(input.seedExported)]
     case 'enabling':
     case 'initialReplication':
       return [warning('the first copy is not complete: nothing can be failed over yet')]

@@ -231,7 +231,7 @@ export function protectionText(state: Protection): string {
     case 'enabling':
       return 'being protected'
     case 'awaitingSeed':
-      return 'waits for its seed'
+      return 'waiting for its seed'
     case 'initialReplication':
       return 'first copy under way'
     case 'protected':

@@ -3,7 +3,7 @@ import type { Bodies } from '#shared/channel/message.ts'
 import type { Channel } from '#shared/channel/port.ts'
 import { describeIssues } from '#shared/config.ts'
 import { errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
-import { commandId } from '#shared/ids.ts'
+import { type CommandId, commandId, type VaultId } from '#shared/ids.ts'
 import {
   type AgentReport,
   type EventReport,
@@ -15,7 +15,7 @@ import {
 } from '#shared/messages/reports.ts'
 import { describeMs } from '../domain/quantities.ts'
 import { putInventory } from '../store/inventory.ts'
-import { endCommand } from '../store/outbox.ts'
+import { endCommand, findCommand } from '../store/outbox.ts'
 import { findProtectedVm } from '../store/protected-vms.ts'
 import { listReports, putReport } from '../store/reports.ts'
 import type { Db } from '../store/schema.ts'
@@ -24,6 +24,7 @@ import { applyEffect } from './apply-effect.ts'
 import { emit } from './emit.ts'
 import type { Engine } from './engine.ts'
 import { observeReplication } from './observe-replication.ts'
+import { seedKeyBase64 } from './seed-keys.ts'
 
 export async function receiveResult(
   engine: Engine,
@@ -35,9 +36,9 @@ export async function receiveResult(
     engine.log.warn('result without a command', { serverId: peer.serverId })
     return
   }
-  const json = Buffer.from(body.json).toString('utf8')
   const nowMs = engine.clock.now()
   const key = { vaultId: peer.vaultId, commandId: id.data, serverId: peer.serverId }
+  const json = await withoutSecrets(engine, key, Buffer.from(body.json).toString('utf8'))
   engine.crashPoint('result-before-store')
   const end = body.ok
     ? ({ state: 'done', result: wellFormed(json) ?? 'null', nowMs } as const)
@@ -46,6 +47,18 @@ export async function receiveResult(
   engine.crashPoint('result-stored')
   if (isNew) engine.bus.notify()
   else engine.log.debug('repeated result', { commandId: id.data })
+}
+
+/** An agent that quotes what it was given would bring the key of a seed into rows and views (I15). */
+async function withoutSecrets(
+  engine: Engine,
+  { vaultId, commandId: id }: { vaultId: VaultId; commandId: CommandId },
+  json: string,
+): Promise<string> {
+  const row = await findCommand(engine.db, vaultId, id)
+  if (row?.kind !== 'seed.export' && row?.kind !== 'seed.import') return json
+  const secret = await seedKeyBase64(engine, engine.db, row).catch(() => undefined)
+  return secret === undefined ? json : json.replaceAll(secret, '[removed]')
 }
 
 function wellFormed(json: string): string | undefined {

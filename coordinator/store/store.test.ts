@@ -6,10 +6,11 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { commandId, jobId, serverId, vaultId, vmId } from '#shared/ids.ts'
 import { openSqlite } from '#shared/sqlite.ts'
 import { insertEvent, listEvents, pruneEvents } from './events.ts'
-import { findActiveJob, findJob, insertJob, updateJob } from './jobs.ts'
+import { findActiveJob, findJob, insertJob, listJobs, listSteps, pruneJobs, updateJob } from './jobs.ts'
 import { coordinatorMigrations } from './migrations.ts'
 import { openStore } from './open.ts'
 import { abandonCommands, dueCommands, endCommand, findCommand, putCommand } from './outbox.ts'
+import { historyOf, pruneHistory } from './protected-vms.ts'
 import { listReports, pruneReports, putReport } from './reports.ts'
 
 let dataDir = ''
@@ -181,4 +182,50 @@ it('reports: ten thousand VMs of one server are kept, no more; the state of a kn
   // None of them is protected: what was not heard of since is forgotten.
   await pruneReports(store.db, 5)
   expect((await listReports(store.db, 'replica')).map(({ serverId: of }) => of).sort()).toEqual(['s1', 's2'])
+})
+
+describe('history', () => {
+  it('of jobs: the newest stay with their steps, and one that goes on however old it is', async () => {
+    await using store = openStore(dataDir)
+    const { db } = store
+    for (const n of [1, 2, 3, 4]) {
+      const id = jobId.parse(`job-${n}`)
+      const about = { vmId: vmId.parse(`vm${n}`), vmName: 'shop', params: '{}', createdAtMs: n }
+      const steps = [{ name: 'one', title: 'One' }]
+      await insertJob(db, { vaultId: vault, jobId: id, kind: 'pause', ...about }, steps)
+      const job = await findJob(db, id)
+      if (job && n > 1) await updateJob(db, job, { state: 'succeeded', endedAtMs: n })
+    }
+    const all = await listJobs(db, 10)
+    await pruneJobs(db, 2)
+    expect((await listJobs(db, 10)).map((job) => job.jobId)).toEqual(['job-4', 'job-3', 'job-1'])
+    const steps = await Promise.all(all.map((job) => listSteps(db, job)))
+    expect(steps.map((each) => each.length)).toEqual([1, 1, 0, 1])
+    await pruneJobs(db, 2)
+    expect(await listJobs(db, 10)).toHaveLength(3)
+  })
+  it('a job that has ended is written no more', async () => {
+    await using store = openStore(dataDir)
+    const { db } = store
+    const id = jobId.parse('job-1')
+    const about = { vmId: vm, vmName: 'shop', params: '{}', createdAtMs: 1 }
+    await insertJob(db, { vaultId: vault, jobId: id, kind: 'verify', ...about }, [])
+    const job = await findJob(db, id)
+    if (!job) throw new Error('no job')
+    await updateJob(db, job, { state: 'cancelled', endedAtMs: 2 })
+    await expect(updateJob(db, job, { state: 'running' })).rejects.toMatchObject({ code: 'state-changed' })
+  })
+  it('of states: the newest rows stay', async () => {
+    await using store = openStore(dataDir)
+    const { db } = store
+    for (const n of [1, 2, 3])
+      await db
+        .insertInto('state_history')
+        .values({ vault_id: vault, vm_id: vm, at_ms: n, event: `e${n}`, state: '{}', epoch: 1, job_id: null })
+        .execute()
+    await pruneHistory(db, 2)
+    expect((await historyOf(db, vault, vm)).map(({ event }) => event)).toEqual(['e2', 'e3'])
+    await pruneHistory(db, 2)
+    expect(await historyOf(db, vault, vm)).toHaveLength(2)
+  })
 })

@@ -114,6 +114,7 @@ function healthOf(snapshot: Snapshot, vm: ProtectedVm) {
     errors,
     fencePending: vm.sourceFence !== null && !(vm.sourceFence.vmFenced && vm.sourceFence.replicationFenced),
     bufferFill: agent && agent.bufferMaxBytes > 0 ? agent.bufferBytes / agent.bufferMaxBytes : null,
+    seedExported: vm.seed !== null,
     engine: engineStateOf(snapshot, vm),
   })
 }
