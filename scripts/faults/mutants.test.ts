@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { mutants, mutate, repository } from './mutants.ts'
+import { mutate, repository } from '../mutation/mutate.ts'
+import { mutants } from './mutants.ts'
 
 describe('mutants of the chaos runs', () => {
   for (const [name, mutations] of Object.entries(mutants)) {

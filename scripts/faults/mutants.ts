@@ -2,18 +2,7 @@
  * Invariants broken on purpose, to see that the runs notice: `./scripts/chaos --break I2`. A mutant is a copy of the
  * sources with a line changed; the daemons of the run are started from the copy. mutants.test.ts keeps the lines alive.
  */
-import { execFileSync } from 'node:child_process'
-import { readFileSync, symlinkSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-
-export interface Mutation {
-  readonly file: string
-  readonly find: string
-  readonly replace: string
-}
-
-export const repository: string = fileURLToPath(new URL('../..', import.meta.url))
+import { applyMutations, copySources, type Mutation } from '../mutation/mutate.ts'
 
 export const mutants: Readonly<Record<'I2' | 'I3', readonly Mutation[]>> = {
   /** The base is released when the last batch was sent, instead of when the target has the point. */
@@ -52,27 +41,9 @@ export function isMutantName(name: string): name is MutantName {
   return name in mutants
 }
 
-export function mutate(source: string, { find, replace, file }: Mutation): string {
-  if (source.split(find).length !== 2)
-    throw new Error(`the mutation of ${file} does not fit its source any more`)
-  return source.replace(find, () => replace)
-}
-
 /** Copies the sources to `dir`, which must not exist, and breaks them there. Answers the copy. */
 export function makeMutant(name: MutantName, dir: string): string {
-  const files = execFileSync('git', ['ls-files', '-z', '--cached', '--others', '--exclude-standard'], {
-    cwd: repository,
-  })
-  execFileSync('mkdir', ['-p', join(dir, 'proto')])
-  execFileSync('sh', ['-c', 'xargs -0 -r cp --parents -t "$0" 2>/dev/null || true', dir], {
-    cwd: repository,
-    input: files,
-  })
-  symlinkSync(join(repository, 'node_modules'), join(dir, 'node_modules'))
-  symlinkSync(join(repository, 'proto', 'gen'), join(dir, 'proto', 'gen'))
-  for (const mutation of mutants[name]) {
-    const path = join(dir, mutation.file)
-    writeFileSync(path, mutate(readFileSync(path, 'utf8'), mutation))
-  }
+  copySources(dir)
+  applyMutations(dir, mutants[name])
   return dir
 }

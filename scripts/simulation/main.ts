@@ -2,7 +2,9 @@
 import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
+import { copyForMutants } from './break.ts'
 import { type HistoryReport, runHistory } from './history.ts'
+import { mutantCalled, mutants } from './mutants.ts'
 import { planHistory } from './plan.ts'
 import { summaryOf, textOf } from './report.ts'
 import { crashNames } from './world.ts'
@@ -45,6 +47,7 @@ async function main(): Promise<void> {
   else if (values.plan)
     for (const seed of seedsOf())
       process.stdout.write(`${JSON.stringify(planHistory(seed, crashNames), null, 2)}\n`)
+  else if (values.break !== undefined) breakOnPurpose(values.break)
   else if (values.part !== undefined) await runPart(values.part)
   else await runAll()
 }
@@ -97,6 +100,22 @@ async function spread(processes: number): Promise<HistoryReport[]> {
     }),
   )
   return reports.sort((a, b) => a.seed - b.seed)
+}
+
+/** The histories themselves must be able to fail: a check that passes on a broken engine checks nothing. */
+function breakOnPurpose(name: string): void {
+  using broken = copyForMutants()
+  let missed = 0
+  for (const mutant of name === 'all' ? mutants : [mutantCalled(name)]) {
+    const options = { from: Number(values.from), seeds: mutant.seeds, processes: Number(values.processes) }
+    const { violation, seconds } = broken.tryMutant(mutant, options)
+    if (!violation) missed++
+    const verdict = violation
+      ? `found by seed ${violation.seed}: ${violation.invariant}: ${violation.what}`
+      : `NOT found in ${mutant.seeds} histories`
+    process.stdout.write(`${mutant.name} (${mutant.bug}): ${verdict} (${seconds} s)\n`)
+  }
+  process.exitCode = missed === 0 ? 0 : 1
 }
 
 await main()

@@ -5,6 +5,7 @@ import { fabricVmId, type OverlayId, overlayId, vmId } from '#shared/ids.ts'
 import type { ReplicationPolicy } from '#shared/messages/policy.ts'
 import { seededRng } from '#shared/rng.ts'
 import { Guest, type Load } from './guest.ts'
+import { judgePoints } from './oracle.ts'
 import { expectCause, type ProtectedVm, pointName } from './protected-vm.ts'
 import { CLUSTER_BYTES, type SimFile } from './sim-disk.ts'
 import type { World } from './world.ts'
@@ -88,7 +89,11 @@ export async function failOver(world: World, vm: ProtectedVm): Promise<boolean> 
   if (!target.parts || vm.listed.size === 0) return false
   const epoch = vm.epoch + 1
   world.note(`${id} fails over to ${target.name} at epoch ${epoch}`)
-  vm.guest.isOff = true
+  // A disaster: the sites do not hear each other, and the old one goes on in ignorance.
+  if (world.chance(0.6) && !world.link.isSilent) {
+    world.link.setSilent(true)
+    world.scheduler.after(30_000 + world.below(60_000), () => world.link.setSilent(false))
+  } else vm.guest.isOff = true
   const fenced = await world.order(target, 'replica.fence', { vmId: id, epoch })
   if (fenced instanceof HotsiteError || !fenced.newest) return false
   vm.epoch = epoch
@@ -106,9 +111,11 @@ export async function failOver(world: World, vm: ProtectedVm): Promise<boolean> 
   vm.overlays.set(overlay, created.point)
   const guest = bootFrom(world, vm, { overlay, point: created.point })
   if (!guest) return false
-  // The old source goes on in ignorance for a while, at the older epoch (I5).
-  await world.scheduler.sleep(world.below(120_000))
+  // Whatever the old source sends meanwhile is of an epoch that is over (I5).
+  await world.scheduler.sleep(world.below(240_000))
+  vm.guest.isOff = true
   await world.order(source, 'replication.fence', { vmId: id, epoch })
+  judgePoints(world.truth, vm, 'all')
   await world.order(target, 'replica.commit', { vmId: id, overlayId: overlay })
   for (const name of vm.listed.keys()) vm.dropped.add(name)
   vm.pinned.clear()
