@@ -12,14 +12,19 @@ export interface FaultyLink extends AsyncDisposable {
   flipNextBit(): void
 }
 
-export async function openFaultyLink(targetPort: number): Promise<FaultyLink> {
+export async function openFaultyLink(
+  targetPort: number,
+  /** Towards the target; left out: as fast as it goes. */
+  { bytesPerSecond = Number.POSITIVE_INFINITY }: { readonly bytesPerSecond?: number } = {},
+): Promise<FaultyLink> {
   const sockets = new Set<Socket>()
   let stalled = false
   let flip = false
   let bytesToTarget = 0
 
-  const relay = (from: Socket, to: Socket, count: (bytes: number) => void): void => {
+  const relay = (from: Socket, to: Socket, rate: number, count: (bytes: number) => void): void => {
     sockets.add(from)
+    let dueMs = 0
     from.on('data', (data) => {
       if (flip) {
         flip = false
@@ -27,7 +32,14 @@ export async function openFaultyLink(targetPort: number): Promise<FaultyLink> {
         data[index] = (data[index] ?? 0) ^ 1
       }
       count(data.length)
-      if (!to.write(data)) {
+      dueMs = Math.max(dueMs, performance.now()) + (data.length * 1000) / rate
+      if (dueMs > performance.now() + 1) {
+        from.pause()
+        setTimeout(() => {
+          if (!stalled) from.resume()
+        }, dueMs - performance.now())
+        to.write(data)
+      } else if (!to.write(data)) {
         from.pause()
         to.once('drain', () => {
           if (!stalled) from.resume()
@@ -43,10 +55,10 @@ export async function openFaultyLink(targetPort: number): Promise<FaultyLink> {
   }
   const server = createServer((near) => {
     const far = connect(targetPort, '127.0.0.1')
-    relay(near, far, (bytes) => {
+    relay(near, far, bytesPerSecond, (bytes) => {
       bytesToTarget += bytes
     })
-    relay(far, near, () => {})
+    relay(far, near, Number.POSITIVE_INFINITY, () => {})
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const cut = () => {

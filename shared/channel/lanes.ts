@@ -1,6 +1,10 @@
 /**
- * Messages waiting to be sent, in two lanes. Control messages overtake bulk ones, so that a command or a heartbeat
- * never waits behind megabytes of blocks; within a lane order is kept, and the data path lies in one lane as a whole.
+ * Messages waiting to be sent, in two lanes. Control messages overtake bulk ones, so that a command, a heartbeat or a
+ * question never waits behind megabytes of blocks; within a lane order is kept.
+ *
+ * Of the data path, what a source asks may overtake: the beginning of a delta, which is asked only when nothing of that
+ * VM is on its way, and the tree of blocks that were not sent yet. Everything that means "after these blocks", or begins
+ * a conversation anew, keeps its place behind them.
  */
 import type { MessageKind } from './message.ts'
 
@@ -17,6 +21,8 @@ export function laneOf(kind: MessageKind): Lane {
     case 'commandResult':
     case 'report':
     case 'reportAck':
+    case 'deltaBegin':
+    case 'treeQuery':
       return 'control'
     default:
       return 'data'
@@ -29,7 +35,8 @@ export interface Sized {
 
 export interface Lanes<Item extends Sized> {
   push(lane: Lane, item: Item): void
-  take(): Item | undefined
+  /** control: only what may overtake. */
+  take(which?: 'any' | 'control'): Item | undefined
   readonly bytes: number
   clear(): void
 }
@@ -44,8 +51,8 @@ export function sendLanes<Item extends Sized>(): Lanes<Item> {
       if (lane === 'control') control.push(item)
       else data.push(item)
     },
-    take() {
-      const item = control.shift() ?? data.shift()
+    take(which = 'any') {
+      const item = control.shift() ?? (which === 'any' ? data.shift() : undefined)
       if (item) bytes -= item.sizeBytes
       return item
     },

@@ -25,6 +25,8 @@ export interface ChannelLimits {
   readonly maxSilentIntervals: number
   /** send() waits while more than this is queued and unsent: some 4 ms of a 10 Gbit/s link, or 35 ms of a 1 Gbit/s one. */
   readonly sendHighWaterBytes: number
+  /** Bulk is handed to the socket while less than this is unsent there: control messages wait for no more than that. */
+  readonly bulkInSocketBytes: number
   /** Queued by senders that do not wait; above it the channel fails rather than the process. */
   readonly maxQueuedBytes: number
   /** Received and not yet taken by the reader; above it the socket is paused. */
@@ -44,6 +46,7 @@ export const channelLimits: ChannelLimits = {
   heartbeatIntervalMs: 10_000,
   maxSilentIntervals: 3,
   sendHighWaterBytes: 4 * miB,
+  bulkInSocketBytes: 1 * miB,
   maxQueuedBytes: 64 * miB,
   receiveHighWaterBytes: 4 * miB,
   closeTimeoutMs: 5_000,

@@ -127,7 +127,8 @@ export function socketChannel(options: SocketChannelOptions): SocketChannel {
   function pump(): void {
     if (reason) return
     while (socket.bufferedAmount < limits.sendHighWaterBytes) {
-      const item = lanes.take()
+      // What is in the socket cannot be overtaken any more.
+      const item = lanes.take(socket.bufferedAmount < limits.bulkInSocketBytes ? 'any' : 'control')
       if (!item) break
       write(item)
     }
