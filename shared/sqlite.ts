@@ -16,15 +16,18 @@ export interface OpenSqliteOptions {
   readonly migrations: readonly Migration[]
   /** control: small rows, WAL. bulk: payload rows, PERSIST with 64 KiB pages (docs/performance.md says why). */
   readonly profile: 'control' | 'bulk'
+  /** Before anything is read or migrated: functions that triggers call. */
+  readonly prepare?: (db: Sqlite) => void
 }
 
 /**
  * Opens a daemon's database and brings it to the newest schema, each migration in one transaction with its version.
  * Throws `data-version-unknown` when the file is newer than this program; the file is then left as it was.
  */
-export function openSqlite({ path, migrations, profile }: OpenSqliteOptions): Sqlite {
+export function openSqlite({ path, migrations, profile, prepare }: OpenSqliteOptions): Sqlite {
   const db = new Database(path)
   try {
+    prepare?.(db)
     const version = db.pragma('user_version', { simple: true }) as number
     if (version > migrations.length) {
       throw new HotsiteError(

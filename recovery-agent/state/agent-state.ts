@@ -5,7 +5,16 @@ import { reportOutboxSchema } from '#shared/agent-link/report-outbox.ts'
 import { type ServerId, serverId, type VmId } from '#shared/ids.ts'
 import { agentCommands } from '#shared/messages/commands.ts'
 import { cycleReport } from '#shared/messages/reports.ts'
-import { type Migration, openSqlite, type Sqlite } from '#shared/sqlite.ts'
+import type { Migration, Sqlite } from '#shared/sqlite.ts'
+import { openStateDb } from './open-state-db.ts'
+import { guardTables } from './table-checksums.ts'
+
+/** What would be wrong in silence if a row of it changed or went: orders and refusals. */
+const guarded = {
+  source_vms: ['vm_id', 'json'],
+  fences: ['vm_id', 'epoch'],
+  revoked_servers: ['server_id'],
+}
 
 const migrations: readonly Migration[] = [
   {
@@ -21,6 +30,7 @@ const migrations: readonly Migration[] = [
     name: 'servers removed from the vault',
     sql: 'CREATE TABLE revoked_servers (server_id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;',
   },
+  { name: 'checksums of tables', sql: '', step: (db) => guardTables(db, guarded) },
 ]
 
 /** A synchronization that is due, from the first look at it to its point. */
@@ -85,8 +95,9 @@ export interface AgentState {
   saveRevokedServers(serverIds: readonly ServerId[]): void
 }
 
+/** Throws `state-damaged`: nothing may go on from a state that is not the one that was written (I5). */
 export function openAgentState(path: string): AgentState {
-  const db = openSqlite({ path, migrations, profile: 'control' })
+  const db = openStateDb({ path, migrations, guarded })
   const all = db.prepare<[], { json: string }>('SELECT json FROM source_vms ORDER BY vm_id')
   const save = db.prepare<[string, string]>(
     'INSERT INTO source_vms (vm_id, json) VALUES (?, ?) ON CONFLICT (vm_id) DO UPDATE SET json = excluded.json',

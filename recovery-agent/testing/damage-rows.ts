@@ -40,6 +40,7 @@ export function damageOnce(
       const plain = columns.filter(({ pk }) => pk === 0).map(({ name }) => name)
       const of = (from: Record<string, Value>) =>
         Object.fromEntries(plain.map((name) => [name, from[name] ?? null]))
+      if (plain.length === 0) return `${table} has nothing to swap`
       set(row, of(other))
       set(other, of(row))
       return `two rows of ${table} swapped`
