@@ -112,6 +112,8 @@ export const vmView = z.object({
   proof: z.array(diskProof),
   /** Of the buffer and the link, at the source. */
   forecast: replicationReport.shape.forecast.removeDefault(),
+  /** Copy cycles that wait in the buffer of the source after an outage. */
+  catchUp: replicationReport.shape.catchUp.removeDefault(),
   /** Added to each cycle until the merges at the target have caught up. */
   slowedByMs: z.int(),
   /** Bytes still to be merged at the target. */

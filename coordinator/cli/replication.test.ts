@@ -165,6 +165,7 @@ describe('what the engine says, shown', () => {
       resync: { cause: 'tracker-lost', waitsFor: 'approval', startsAtMs: null, estimate },
       progress: { doneBytes: 12 * 2 ** 30, totalBytes: 20 * 2 ** 30, secondsLeft: 250 },
       forecast: { churnBytesPerSecond: 14 * 2 ** 20, linkBytesPerSecond: 9 * 2 ** 20, breachAtMs: null },
+      catchUp: { pendingCycles: 12, sendBytes: 310 * 2 ** 20, secondsLeft: 250 },
       slowedByMs: 30_000,
       mergeDebtBytes: 2 ** 32,
     })
@@ -175,6 +176,7 @@ describe('what the engine says, shown', () => {
       'resynchronization (tracker-lost) waits for approval: compares 20 GiB, sends about 310 MiB, about 4 min',
       '12 GiB of 20 GiB, about 4 min left',
       'changes 14 MiB/s, link 9 MiB/s',
+      '12 copies wait, at most 310 MiB to send, about 4 min left',
       '4 GiB to do at the target, +30 s per cycle',
     ])
       expect(out).toContain(line)

@@ -122,10 +122,18 @@ function engineFacts(vm: VmView, nowMs: number): (readonly [string, string])[] {
       `${vm.seed.folder} at the source, ${sizeText(vm.seed.bytes)}, ${timeText(vm.seed.exportedAtMs)}`,
     ])
   if (vm.forecast) more.push(['pace', paceText(vm.forecast)])
+  if (vm.catchUp) more.push(['catching up', catchUpText(vm.catchUp)])
   const slowed = vm.slowedByMs > 0 ? `, +${durationText(vm.slowedByMs)} per cycle` : ''
   if (vm.mergeDebtBytes > 0 || slowed)
     more.push(['merges', `${sizeText(vm.mergeDebtBytes)} to do at the target${slowed}`])
   return [...facts, ...more]
+}
+
+/** "12 copies wait, at most 310 MiB to send, about 4 min left" */
+function catchUpText({ pendingCycles, sendBytes, secondsLeft }: NonNullable<VmView['catchUp']>): string {
+  const left = secondsLeft === null ? '' : `, about ${describeMs(secondsLeft * 1000)} left`
+  const waiting = pendingCycles === 1 ? '1 copy waits' : `${pendingCycles} copies wait`
+  return `${waiting}, at most ${sizeText(sendBytes)} to send${left}`
 }
 
 function paceText({ churnBytesPerSecond, linkBytesPerSecond }: NonNullable<VmView['forecast']>): string {

@@ -89,11 +89,9 @@ function ofPace({ forecast, slowedByMs, mergeDebtBytes, nowMs }: EngineState): r
   const reasons: HealthReason[] = []
   if (forecast && forecast.breachAtMs !== null) {
     const leftMs = forecast.breachAtMs - nowMs
-    const when = leftMs > 0 ? `in ${describeMs(leftMs)}` : 'now'
-    const link =
-      forecast.linkBytesPerSecond === null ? '' : `, link ${describeRate(forecast.linkBytesPerSecond)}`
-    const text = `RPO breach expected ${when} (changes ${describeRate(forecast.churnBytesPerSecond)}${link})`
-    reasons.push({ severity: 'warning', text })
+    const when = leftMs > 0 ? `breach expected in ${describeMs(leftMs)}` : `breached for ${describeMs(-leftMs)}`
+    const rates = [`changes ${describeRate(forecast.churnBytesPerSecond)}`, ...linkTexts(forecast)]
+    reasons.push({ severity: 'warning', text: `RPO ${when} (${rates.join(', ')})` })
   }
   if (slowedByMs > 0) {
     const debt = mergeDebtBytes > 0 ? ` (${describeBytes(mergeDebtBytes)} to merge)` : ''
@@ -103,4 +101,9 @@ function ofPace({ forecast, slowedByMs, mergeDebtBytes, nowMs }: EngineState): r
     })
   }
   return reasons
+}
+
+function linkTexts({ linkBytesPerSecond }: NonNullable<EngineState['forecast']>): string[] {
+  if (linkBytesPerSecond === null) return []
+  return [linkBytesPerSecond === 0 ? 'link down' : `link ${describeRate(linkBytesPerSecond)}`]
 }

@@ -12,11 +12,12 @@ export interface VerifyFinding {
   readonly event: { readonly severity: 'warning' | 'critical'; readonly message: string } | null
 }
 
-/** Disks in the order of their ids. */
+/** Disks in the order of their ids. source null: it was not read. */
 export function verifyFindings(
-  source: readonly SourceVerified[],
+  source: readonly SourceVerified[] | null,
   target: readonly TargetVerified[],
 ): readonly VerifyFinding[] {
+  if (source === null) return target.toSorted(byDiskId).map(ofTargetAlone)
   const ids = [...new Set([...source, ...target].map(({ diskId }) => diskId as string))].sort()
   return ids.map((diskId) => {
     const atSource = source.find((disk) => disk.diskId === diskId)
@@ -27,6 +28,23 @@ export function verifyFindings(
       event: eventOf(diskId, atSource, atTarget),
     }
   })
+}
+
+const byDiskId = (a: TargetVerified, b: TargetVerified): number => (a.diskId < b.diskId ? -1 : 1)
+
+/** What the source has meanwhile is unknown: only that the target holds what was attested. */
+function ofTargetAlone(target: TargetVerified): VerifyFinding {
+  const covered = shareOf(target)
+  const share = covered >= 1 ? '100 % of blocks' : `a sample of ${percentText(covered)} of blocks`
+  const parts =
+    target.badBlocks > 0 ? [badText(target.badBlocks)] : [`the target is as attested, ${share}, just now`]
+  if (target.healedBlocks > 0) parts.push(healedText(target.healedBlocks))
+  const { diskId } = target
+  return {
+    diskId,
+    sentence: `${diskId}: ${[...parts, 'the source was not read'].join('; ')}`,
+    event: eventOf(diskId, undefined, target),
+  }
 }
 
 function sentenceOf(source: SourceVerified | undefined, target: TargetVerified | undefined): string {

@@ -92,6 +92,19 @@ describe('a first copy that is carried', () => {
     ).rejects.toMatchObject({ code: 'vm-already-protected' })
   })
 
+  it('a seed that lost parts on the way is imported as far as it goes, and says what is missing', async () => {
+    await using test = await TestCoordinator.start()
+    const { b } = await pairedSites(test)
+    await test.job((await test.service.exportSeed('shop', seed)).jobId)
+    b.agent.seedProblems = ['part 2 is missing']
+    const job = await test.job((await test.service.importSeed('shop', { folder: '/mnt/b' })).jobId)
+    expect(job.state).toBe('succeeded')
+    const told = 'not complete: part 2 is missing. What they held is sent over the network'
+    expect(job.steps[0]?.observed?.['warning']).toContain(told)
+    const events = await test.service.listEvents({ limit: 50 })
+    expect(events.find(({ code }) => code === 'seed-incomplete')?.message).toContain(told)
+  })
+
   it('cancelled: the first export leaves the VM as it was, an import waits for its seed again', async () => {
     await using test = await TestCoordinator.start()
     const { service } = test

@@ -57,13 +57,16 @@ describe('verification', () => {
     expect(await test.service.showVm('shop')).toMatchObject({ state: 'protected', currentJob: null })
   })
 
-  it('is allowed while paused, and refused with the reason while it makes no sense', async () => {
+  it('is allowed while paused, of the target alone, and refused with the reason while it makes no sense', async () => {
     await using test = await TestCoordinator.start()
     const { a } = await protectedShop(test)
     await test.job((await test.service.pause('shop')).jobId)
-    expect((await test.job((await test.service.verify('shop', { percent: 5 })).jobId)).state).toBe(
-      'succeeded',
-    )
+    const paused = await test.job((await test.service.verify('shop', { percent: 5 })).jobId)
+    expect(paused.state).toBe('succeeded')
+    expect(paused.steps[0]).toMatchObject({ state: 'skipped', observed: { reason: 'replication is paused' } })
+    expect(paused.steps.at(-1)?.observed?.['sentences']).toEqual([
+      'disk0: the target is as attested, a sample of 5 % of blocks, just now; the source was not read',
+    ])
     await test.job((await test.service.resume('shop')).jobId)
     a.agent.reportReplication({ activity: 'synchronizing', cause: 'diverged' })
     await test.vm('shop', ({ state }) => state === 'resynchronizing')

@@ -40,6 +40,7 @@ export class ScriptedAgent {
   damagedPoints: { epoch: number; seq: number }[] = []
   /** Keys of seeds it was given. */
   readonly seedKeys: string[] = []
+  seedProblems: string[] = []
   /** Part of its replication report from now on. */
   said: Partial<ReplicationReport> = {}
   /** False: `replication.start` is answered and no point ever comes. */
@@ -114,7 +115,7 @@ export class ScriptedAgent {
       'seed.import': guard('seed.import', ({ epoch, keyBase64 }) => {
         this.seedKeys.push(keyBase64)
         this.#raise(epoch)
-        return { blocks: 16, bytes: 2 ** 20, problems: [] }
+        return { blocks: 16, bytes: 2 ** 20, problems: this.seedProblems }
       }),
       'replication.finalDelta': guard('replication.finalDelta', () => {
         this.copy()

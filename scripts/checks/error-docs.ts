@@ -2,9 +2,11 @@ import { exitCodeOf } from '#coordinator/cli/exit-codes.ts'
 import { adminErrors } from '#shared/errors/admin.ts'
 import { channelErrors } from '#shared/errors/channel.ts'
 import { fabricErrors } from '#shared/errors/fabric.ts'
+import { flowErrors } from '#shared/errors/flow.ts'
 import { generalErrors } from '#shared/errors/general.ts'
 import { orchestrationErrors } from '#shared/errors/orchestration.ts'
 import { replicationErrors } from '#shared/errors/replication.ts'
+import { seedErrors } from '#shared/errors/seed.ts'
 import type { ErrorEntry } from '#shared/errors/table.ts'
 import { trustErrors } from '#shared/errors/trust.ts'
 
@@ -15,6 +17,8 @@ export const errorAreas: Readonly<Record<string, Readonly<Record<string, ErrorEn
   trust: trustErrors,
   channel: channelErrors,
   replication: replicationErrors,
+  flow: flowErrors,
+  seed: seedErrors,
   fabric: fabricErrors,
   orchestration: orchestrationErrors,
 }

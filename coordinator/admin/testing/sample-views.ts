@@ -87,6 +87,7 @@ export function sampleVm(fields: Partial<VmView> = {}): VmView {
     resync: null,
     proof: [],
     forecast: null,
+    catchUp: null,
     slowedByMs: 0,
     mergeDebtBytes: 0,
     seed: null,

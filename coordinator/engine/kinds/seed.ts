@@ -116,16 +116,37 @@ export const importSeed = jobKind<ImportParams>({
   undo: (begun) => (begun.has('start-replication') ? ['stop-replication', 'return'] : []),
 })
 
+/** Parts that are missing or damaged cost a transfer over the network, not the import. */
 function readSeed(context: StepContext<ImportParams>): Promise<StepOutcome> {
-  const { vmId, epoch, source, target, policy } = vmOf(context)
+  const { vmId, epoch, source, target, policy, name } = vmOf(context)
   const { folder } = context.params
   const sourceServerId = source.agentId
   const request = { vmId, epoch, sourceServerId, policy, folder, keyBase64: BLANK_KEY }
   const command = { server: target.agentId, kind: 'seed.import', request } as const
-  return byCommand(context, command, ({ blocks, bytes }) => ({
-    kind: 'done',
-    observed: { blocks, sizeBytes: bytes },
-  }))
+  return byCommand(context, command, ({ blocks, bytes, problems }) => {
+    const told = problemsText(problems)
+    if (told === undefined) return { kind: 'done', observed: { blocks, sizeBytes: bytes } }
+    const notice = {
+      severity: 'warning' as const,
+      code: 'seed-incomplete',
+      message: `the seed of ${name} is not complete: ${told}`,
+    }
+    return {
+      kind: 'done',
+      observed: { blocks, sizeBytes: bytes, warning: `the seed is not complete: ${told}` },
+      effect: { notices: [notice] },
+    }
+  })
+}
+
+/** Parts named in one sentence; the log of the agent has them all. */
+const namedProblems = 5
+
+function problemsText(problems: readonly string[]): string | undefined {
+  if (problems.length === 0) return undefined
+  const more = problems.length - namedProblems
+  const named = problems.slice(0, namedProblems).join('; ')
+  return `${named}${more > 0 ? `; and ${more} more` : ''}. What they held is sent over the network`
 }
 
 async function startReplication(context: StepContext<ImportParams>): Promise<StepOutcome> {

@@ -38,7 +38,9 @@ export const verify = jobKind<Params>({
       name: 'verify-source',
       title: 'Read the blocks again at the source',
       run: (context) => {
-        const { source, vmId } = vmOf(context)
+        const { source, vmId, protection } = vmOf(context)
+        // A paused source captures nothing, and reading is a part of its cycle.
+        if (protection.kind === 'paused') return sourceNotRead('replication is paused')
         const request = { vmId, percent: context.params.percent }
         const command = { server: source.agentId, kind: 'replication.verify', request } as const
         return byCommand(context, command, ({ disks }) => ({
@@ -62,6 +64,15 @@ export const verify = jobKind<Params>({
   undo: () => [],
 })
 
+const sourceNotRead = (reason: string): Promise<StepOutcome> =>
+  Promise.resolve({ kind: 'skipped', observed: { reason } })
+
+/** null: the source was not read. */
+function readAtSource(context: StepContext<Params>) {
+  const wasRead = context.steps.some(({ name, state }) => name === 'verify-source' && state === 'succeeded')
+  return wasRead ? observedOf(context, 'verify-source', atSource).disks : null
+}
+
 const sum = <Key extends string>(disks: readonly Readonly<Record<Key, number>>[], key: Key): number =>
   disks.reduce((total, disk) => total + disk[key], 0)
 
@@ -71,7 +82,7 @@ function verifyTarget(context: StepContext<Params>): Promise<StepOutcome> {
   const request = { vmId, percent: context.params.percent }
   const command = { server: target.agentId, kind: 'replica.verify', request } as const
   return byCommand(context, command, ({ disks, damagedPoints }) => {
-    const findings = verifyFindings(observedOf(context, 'verify-source', atSource).disks, disks)
+    const findings = verifyFindings(readAtSource(context), disks)
     const notices = findings.flatMap(({ diskId: disk, event }) =>
       event
         ? [
@@ -99,9 +110,8 @@ function verifyTarget(context: StepContext<Params>): Promise<StepOutcome> {
 }
 
 function conclude(context: StepContext<Params>): Promise<StepOutcome> {
-  const source = observedOf(context, 'verify-source', atSource)
   const target = observedOf(context, 'verify-target', atTarget)
-  const findings = verifyFindings(source.disks, target.disks)
+  const findings = verifyFindings(readAtSource(context), target.disks)
   const sentences = findings.map(({ sentence }) => sentence)
   const damaged = target.damagedPoints.map(pointName)
   if (target.disks.every(({ badBlocks }) => badBlocks === 0) && damaged.length === 0)
