@@ -19,8 +19,8 @@ import {
 } from 'node:fs'
 import { fsyncFolder } from '#shared/durable-file.ts'
 import type { BlockFile } from '#shared/formats/block-file.ts'
+import { DirectWrites } from './direct-writes.ts'
 import { openPunchHole } from './punch-hole.ts'
-import { openWriteOut } from './write-out.ts'
 
 export interface ReplicaFiles {
   /** read: must exist. write: must exist. create: empty, replacing what was there. */
@@ -39,15 +39,10 @@ export interface ReplicaFiles {
 }
 
 const punchHole = openPunchHole()
-const startWriteOut = openWriteOut()
-
-/** Far more than a disk takes at a time, and little enough that a sync behind it has not much left to wait for. */
-const WRITE_OUT_BYTES = 4 << 20
 
 class NodeFile implements BlockFile {
   readonly #fd: number
-  /** Since the last sync or write-out, as long as one piece followed the other. */
-  #written = { fromBytes: 0, toBytes: 0 }
+  readonly #direct = new DirectWrites()
 
   constructor(fd: number) {
     this.#fd = fd
@@ -66,30 +61,18 @@ class NodeFile implements BlockFile {
   }
 
   write(buffers: readonly Buffer[], offsetBytes: number): void {
-    let position = offsetBytes
-    let rest = [...buffers]
+    let position = offsetBytes + this.#direct.write(this.#fd, buffers, offsetBytes)
+    let rest = withoutFirst(buffers, position - offsetBytes)
     while (rest.length > 0) {
       const written = writevSync(this.#fd, rest, position)
       position += written
       rest = withoutFirst(rest, written)
     }
-    this.#writeOut(offsetBytes, position)
-  }
-
-  /** The kernel would begin seconds later, or with the sync. */
-  #writeOut(fromBytes: number, toBytes: number): void {
-    const follows = fromBytes === this.#written.toBytes
-    this.#written = { fromBytes: follows ? this.#written.fromBytes : fromBytes, toBytes }
-    const lengthBytes = toBytes - this.#written.fromBytes
-    if (lengthBytes < WRITE_OUT_BYTES) return
-    startWriteOut(this.#fd, this.#written.fromBytes, lengthBytes)
-    this.#written = { fromBytes: toBytes, toBytes }
   }
 
   sync(): void {
     // With the size and whatever else is needed to find the bytes again; times are not (fdatasync(2)).
     fdatasyncSync(this.#fd)
-    this.#written = { fromBytes: 0, toBytes: 0 }
   }
 
   truncate(sizeBytes: number): void {
@@ -105,6 +88,7 @@ class NodeFile implements BlockFile {
   }
 
   close(): void {
+    this.#direct.close()
     closeSync(this.#fd)
   }
 }

@@ -8,6 +8,7 @@
  * finds its view.
  */
 import { assert } from '../assert.ts'
+import { openPageOffset, PAGE_BYTES } from '../memory-address.ts'
 import { BATCH_RAW_BYTES } from './batch.ts'
 
 /** What crosses to the other thread. */
@@ -18,14 +19,19 @@ export interface SlotReference {
 
 const FREE = 0
 const TAKEN = 1
-/** Reads and writes are fastest on whole pages, and flags lie apart from payload. */
-const PAGE_BYTES = 4096
 
+/** The memory begins with: where the first slot is, how many there are, and a flag for each. */
+const HEADER_NUMBERS = 2
+
+/** Slots lie on whole pages, so that they can be written without a copy in between. */
 export function payloadMemory(slotCount: number): SharedArrayBuffer {
-  return new SharedArrayBuffer(flagBytes(slotCount) + slotCount * BATCH_RAW_BYTES)
+  const headerBytes = (HEADER_NUMBERS + slotCount) * 4
+  const memory = new SharedArrayBuffer(headerBytes + PAGE_BYTES + slotCount * BATCH_RAW_BYTES)
+  const startsAt = openPageOffset()(new Uint8Array(memory)) ?? 0
+  const firstByte = Math.ceil((startsAt + headerBytes) / PAGE_BYTES) * PAGE_BYTES - startsAt
+  new Int32Array(memory, 0, HEADER_NUMBERS).set([firstByte, slotCount])
+  return memory
 }
-
-const flagBytes = (slotCount: number) => Math.ceil((slotCount * 4) / PAGE_BYTES) * PAGE_BYTES
 
 export class PayloadSlots {
   readonly #memory: SharedArrayBuffer
@@ -35,11 +41,10 @@ export class PayloadSlots {
 
   /** Over memory of `payloadMemory`; one in each thread. */
   constructor(memory: SharedArrayBuffer) {
-    let slotCount = Math.floor(memory.byteLength / BATCH_RAW_BYTES)
-    while (flagBytes(slotCount) + slotCount * BATCH_RAW_BYTES > memory.byteLength) slotCount--
+    const [firstByte = 0, slotCount = 0] = new Int32Array(memory, 0, HEADER_NUMBERS)
     this.#memory = memory
-    this.#flags = new Int32Array(memory, 0, slotCount)
-    this.#firstByte = flagBytes(slotCount)
+    this.#flags = new Int32Array(memory, HEADER_NUMBERS * 4, slotCount)
+    this.#firstByte = firstByte
   }
 
   /** The first free one, so that memory which was never needed is never touched. */
