@@ -107,7 +107,9 @@ describe('what the engine says that a person must know', () => {
     ])
     expect(told({ forecast: { ...forecast, breachAtMs: null } })).toEqual([])
     const lost = { ...forecast, linkBytesPerSecond: 0, breachAtMs: nowMs - 300_000 }
-    expect(told({ forecast: lost })).toEqual(['warning | RPO breached for 5 min (changes 14 MiB/s, link down) | '])
+    expect(told({ forecast: lost })).toEqual([
+      'warning | RPO breached for 5 min (changes 14 MiB/s, link down) | ',
+    ])
     expect(told({ slowedByMs: 30_000, mergeDebtBytes: 4 * 2 ** 30 })).toEqual([
       'warning | slowed by merges: +30 s per cycle (4 GiB to merge) | ',
     ])

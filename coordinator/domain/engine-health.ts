@@ -89,7 +89,8 @@ function ofPace({ forecast, slowedByMs, mergeDebtBytes, nowMs }: EngineState): r
   const reasons: HealthReason[] = []
   if (forecast && forecast.breachAtMs !== null) {
     const leftMs = forecast.breachAtMs - nowMs
-    const when = leftMs > 0 ? `breach expected in ${describeMs(leftMs)}` : `breached for ${describeMs(-leftMs)}`
+    const when =
+      leftMs > 0 ? `breach expected in ${describeMs(leftMs)}` : `breached for ${describeMs(-leftMs)}`
     const rates = [`changes ${describeRate(forecast.churnBytesPerSecond)}`, ...linkTexts(forecast)]
     reasons.push({ severity: 'warning', text: `RPO ${when} (${rates.join(', ')})` })
   }

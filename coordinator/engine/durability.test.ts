@@ -57,6 +57,26 @@ describe('a coordinator restarted while an agent works', () => {
     expect(b.provider.running()).toHaveLength(1)
     expect(a.provider.running()).toEqual([])
   })
+  it('goes on with a seed, sending the same key again, and with a verification', async () => {
+    await using test = await TestCoordinator.start()
+    const { a, b } = await pairedSites(test)
+    const sites = [a, b]
+    const run = (job: JobView) => restartAtEveryCommand(test, job.jobId, sites)
+    const exported = await test.service.exportSeed('shop', { folder: '/mnt/usb', partBytes: 2 ** 30 })
+    expect(await run(exported)).toMatchObject({ state: 'succeeded', error: null })
+    const imported = await test.service.importSeed('shop', { folder: '/mnt/usb' })
+    expect(await run(imported)).toMatchObject({ state: 'succeeded', error: null })
+    const verified = await test.service.verify('shop', { percent: 100 })
+    expect(await run(verified)).toMatchObject({ state: 'succeeded', error: null })
+    expectOnce(sites)
+    const keys = sites.flatMap(({ agent }) =>
+      agent.server.received.flatMap(({ kind, request }) =>
+        kind.startsWith('seed.') ? [(request as { keyBase64: string }).keyBase64] : [],
+      ),
+    )
+    expect(keys.length).toBeGreaterThan(2)
+    expect(new Set(keys).size).toBe(1)
+  })
 })
 
 describe('answers that come badly', () => {
