@@ -71,7 +71,7 @@ export async function runHistory({ seed, trace }: HistoryOptions): Promise<Histo
   }
 }
 
-async function live(world: World, plan: HistoryPlan): Promise<void> {
+export async function live(world: World, plan: HistoryPlan): Promise<void> {
   const { scheduler } = world
   for (const host of world.hosts) void world.switchOn(host)
   for (const [i, vmPlan] of plan.vms.entries()) {
@@ -142,7 +142,7 @@ const PEACE_STEP_MS = 10_000
 /** From the end of the last fault until every VM's newest point is its guest's present. */
 const PEACE_LIMIT_MS = 45 * 60_000
 
-async function convergeInPeace(world: World): Promise<void> {
+export async function convergeInPeace(world: World): Promise<void> {
   const { scheduler, link } = world
   world.note('peace')
   world.isPeaceful = true
@@ -181,7 +181,7 @@ function isPruned(vm: ProtectedVm): boolean {
   return store !== undefined && decisionsNow(vm, store).every(({ keep }) => keep)
 }
 
-function judgeRest(world: World): void {
+export function judgeRest(world: World): void {
   for (const vm of world.vms) judgePoints(world.truth, vm, 'all')
   for (const host of world.hosts) {
     const { openSnapshots } = host.hypervisor

@@ -3,7 +3,7 @@
  * resynchronization has a cause (I7), whether more travels than changed (I6, I7), whether a base is let go too early
  * (I2), what retention was allowed to drop (I10).
  */
-import type { CaptureEngine, SyncSession } from '#recovery-agent/capture/port.ts'
+import type { CaptureEngine, SourceVmState, SyncSession } from '#recovery-agent/capture/port.ts'
 import type { ReplicaStore } from '#recovery-agent/replica/port.ts'
 import { BLOCK_BYTES, blockCountOf } from '#shared/blocks/block.ts'
 import type { VmId } from '#shared/ids.ts'
@@ -52,7 +52,7 @@ export function watchedEngine(world: WatchedWorld, engine: CaptureEngine): Captu
       const after = await engine.state(vm.vmId)
       if (after?.needsSync && !before?.needsSync) {
         const { maxBytes } = await engine.usage()
-        judgeCause(world, vm, { cause: after.needsSync, sealedSeq: after.sealedSeq, maxBytes })
+        judgeCause(world, vm, { cause: after.needsSync, state: after, maxBytes })
       }
       if (after && after.epoch === vm.epoch) vm.ackedSeq = Math.max(vm.ackedSeq, after.ackedSeq)
     }
@@ -69,18 +69,18 @@ function vmIdOf(argument: unknown): VmId | undefined {
 function judgeCause(
   { truth, note }: WatchedWorld,
   vm: ProtectedVm,
-  { cause, sealedSeq, maxBytes }: { cause: ResyncCause; sealedSeq: number; maxBytes: number },
+  { cause, state, maxBytes }: { cause: ResyncCause; state: SourceVmState; maxBytes: number },
 ): void {
   note(`${vm.vmId} resynchronizes: ${cause}`)
   const left = vm.expectedCauses.get(cause) ?? 0
   if (left > 0) vm.expectedCauses.set(cause, left - 1)
-  else if (cause !== 'buffer-overflow' || touchedBytes(truth, vm, sealedSeq) < maxBytes)
+  else if (cause !== 'buffer-overflow' || touchedBytes(truth, vm, state) < maxBytes)
     truth.violate('I7', `${vm.vmId} is resynchronized because of "${cause}", which no fault explains`)
 }
 
 /** At most so much was there to be captured, with what a row takes beside its payload. */
-function touchedBytes(truth: Truth, vm: ProtectedVm, sealedSeq: number): number {
-  const bases = truth.signed(vm.vmId, { epoch: vm.epoch, seq: sealedSeq })
+function touchedBytes(truth: Truth, vm: ProtectedVm, { epoch, sealedSeq }: SourceVmState): number {
+  const bases = truth.signed(vm.vmId, { epoch, seq: sealedSeq })
   const since = Math.min(...bases.map(({ instant }) => instant.change))
   return vm.guest.touchedSince(since) * (BLOCK_BYTES + 256)
 }
