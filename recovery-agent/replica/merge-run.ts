@@ -15,16 +15,36 @@ export interface MergeRun {
   readonly below: ChainPoint | undefined
 }
 
-/** The oldest run, or undefined when nothing is due. Due are bases, what a merge was begun with, and `dropped` points. */
-export function nextRun(chain: Chain, dropped: ReadonlySet<number>): MergeRun | undefined {
+/**
+ * Every run there is, in their order. `dropped`: points that retention gives up; a base without a point is always due.
+ *
+ * A merge that was begun comes first, with exactly the members that are marked: some of its files may have been renamed
+ * already, and what else is due waits until no file is in between.
+ */
+export function mergeRuns(chain: Chain, dropped: ReadonlySet<number>): MergeRun[] {
+  const runs: MergeRun[] = []
+  let rest = chain
+  for (;;) {
+    const run = nextRun(rest, dropped)
+    if (!run) return runs
+    const below = chain[chain.indexOf(run.members[0] ?? run.target) - 1]
+    runs.push({ ...run, below })
+    const gone = new Set(run.members)
+    rest = rest.filter((member) => !gone.has(member))
+  }
+}
+
+function nextRun(chain: Chain, dropped: ReadonlySet<number>): Omit<MergeRun, 'below'> | undefined {
+  const isMarked = (member: ChainPoint | undefined) => member?.state === 'merging'
   const isDue = (member: ChainPoint | undefined) =>
     member !== undefined && (member.state !== 'point' || dropped.has(member.seq))
-  const first = chain.findIndex(isDue)
+  const belongs = chain.some(isMarked) ? isMarked : isDue
+  const first = chain.findIndex(belongs)
   if (first < 0) return undefined
   let end = first
-  while (end - first < MAX_MERGED_LAYERS - 1 && isDue(chain[end])) end++
+  while (end - first < MAX_MERGED_LAYERS - 1 && belongs(chain[end])) end++
   const target = chain[end]
-  return target && { members: chain.slice(first, end), target, below: chain[first - 1] }
+  return target && { members: chain.slice(first, end), target }
 }
 
 /** Layers that are still to be copied downwards, from the run's second one to its target. */
@@ -32,21 +52,7 @@ export function uppersOf(run: MergeRun): readonly ChainPoint[] {
   return [...run.members.slice(1), run.target]
 }
 
-/** Every run there is, as if nothing else came: for the debt. */
-export function allRuns(chain: Chain, dropped: ReadonlySet<number>): MergeRun[] {
-  const runs: MergeRun[] = []
-  let rest = chain
-  for (let run = nextRun(rest, dropped); run; run = nextRun(rest, dropped)) {
-    runs.push(run)
-    const { target } = run
-    rest = rest.slice(rest.indexOf(target))
-    // Bounded runs follow each other: what one merged into is the next one's oldest, unless it stays.
-    if (rest.length === 1) break
-  }
-  return runs
-}
-
-/** Whether the layer of a member of the run stood on another one before the merge; asked of the disk's lowest one in a row. */
+/** Whether a layer stands below that of this member, and below all of the run's that it stands on. */
 export function hasBacking({ members, below }: MergeRun, member: ChainPoint, diskId: DiskId): boolean {
   const has = (one: ChainPoint | undefined) => one?.disks.some((disk) => disk.diskId === diskId) ?? false
   const place = members.findIndex(({ seq }) => seq === member.seq)

@@ -118,6 +118,8 @@ function* mergeRun(context: ReplicaContext, vmId: VmId, run: MergeRun): Generato
 function recordMerge(context: ReplicaContext, vmId: VmId, run: MergeRun): void {
   const { catalog, clock, files, paths } = context
   const fileBytes = (diskId: DiskId) => {
+    // A disk that members of the run have and the target no longer.
+    if (!run.target.disks.some((disk) => disk.diskId === diskId)) return 0
     const file = files.open(paths.layer(vmId, diskId, run.target), 'read')
     try {
       return file.sizeBytes()

@@ -18,16 +18,20 @@ export function pointReports(context: ReplicaContext, vmId: VmId): readonly Poin
   const suspicions = catalog.suspicions.of(vmId)
   const damaged = damagedPointSeqs(context, vmId, chain)
   const decisions = new Map(
-    retentionDecisions(context, replica, chain).map(({ seq, reason }) => [seq, reason]),
+    retentionDecisions(context, replica, chain).map((decision) => [decision.seq, decision]),
   )
-  return chain
-    .filter(({ state }) => state === 'point')
-    .map((point) => ({
-      ...reportOf(point, overlaysOn(overlays, point)),
-      suspect: suspicions.get(point.seq) ?? null,
-      damaged: damaged.has(point.seq),
-      keptBecause: decisions.get(point.seq) ?? 'newest',
-    }))
+  return (
+    chain
+      .filter(({ state }) => state === 'point')
+      // Of a failover that is final only what its overlay stands on is promised; the rest waits to be merged into it.
+      .filter(({ seq }) => replica.state !== 'committed' || decisions.get(seq)?.keep)
+      .map((point) => ({
+        ...reportOf(point, overlaysOn(overlays, point)),
+        suspect: suspicions.get(point.seq) ?? null,
+        damaged: damaged.has(point.seq),
+        keptBecause: decisions.get(point.seq)?.reason ?? 'newest',
+      }))
+  )
 }
 
 function reportOf(point: ChainPoint, overlays: readonly OverlayRow[]): PointReport {

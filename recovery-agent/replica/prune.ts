@@ -7,7 +7,7 @@ import type { Chain } from './chain.ts'
 import type { ReplicaContext } from './context.ts'
 import { damagedSeqs } from './damage.ts'
 import { mayMerge } from './merge-leaves.ts'
-import { allRuns, type MergeRun, uppersOf } from './merge-run.ts'
+import { type MergeRun, mergeRuns, uppersOf } from './merge-run.ts'
 import { Merging } from './merging.ts'
 import { overlaysOn } from './overlays.ts'
 
@@ -21,6 +21,7 @@ export function retentionDecisions(
   chain: Chain,
 ): RetentionDecision[] {
   const { vmId } = replica
+  const isOver = replica.state === 'committed'
   const overlays = catalog.overlays(vmId)
   const suspicions = catalog.suspicions.of(vmId)
   const damages = catalog.damage.list(vmId)
@@ -30,12 +31,13 @@ export function retentionDecisions(
     .map((point) => ({
       ...point,
       inUse: overlaysOn(overlays, point).length > 0,
-      suspect: suspicions.has(point.seq),
+      pinned: point.pinned && !isOver,
+      suspect: suspicions.has(point.seq) && !isOver,
       damaged: damaged.has(point.seq),
     }))
   return decideRetention({
     points,
-    policy: retentionOf(replica.state === 'committed' ? LATEST_ONLY : replica.policy),
+    policy: retentionOf(isOver ? LATEST_ONLY : replica.policy),
   })
 }
 
@@ -101,7 +103,7 @@ export class Pruning {
   #runs(replica: ReplicaRow): MergeRun[] {
     const chain = this.#context.catalog.chain(replica.vmId)
     const decisions = retentionDecisions(this.#context, replica, chain)
-    return allRuns(chain, new Set(decisions.filter(({ keep }) => !keep).map(({ seq }) => seq)))
+    return mergeRuns(chain, new Set(decisions.filter(({ keep }) => !keep).map(({ seq }) => seq)))
   }
 
   /** Before the chain or its files change in another way than by growing. */

@@ -16,9 +16,8 @@ export function commitReplica(
   const { vmId } = replica
   catalog.transaction(() => {
     for (const member of catalog.chain(vmId)) {
-      if (overlay.format === 'raw' || member.seq > overlay.point.seq) {
+      if (overlay.format === 'raw' || member.seq > overlay.point.seq)
         catalog.removeFromChain(vmId, member.seq)
-      } else if (member.seq < overlay.point.seq) catalog.setState(vmId, member.seq, 'merging')
       for (const { diskId } of member.disks) catalog.dropTree(vmId, diskId)
     }
     catalog.putOverlay({ ...overlay, state: 'committed' })

@@ -1,4 +1,6 @@
 /** The layer files of a VM, each with everything it has to be. */
+import { blockCountOf } from '#shared/blocks/block.ts'
+import { GROUP_CHILDREN } from '#shared/blocks/hash-tree.ts'
 import type { ExpectedLayer } from '#shared/formats/qcow2/inspect.ts'
 import type { DiskId, VmId } from '#shared/ids.ts'
 import type { Chain, ChainPoint } from './chain.ts'
@@ -94,10 +96,20 @@ function describe(
     situation: JSON.stringify([member.state, expected, inMerge, facts, parts]),
     groupIndexes: () =>
       [...new Set(parts.flatMap((part) => layerLeaves.groupIndexes(part)))].sort((x, y) => x - y),
-    group: (groupIndex) =>
-      parts
+    group: (groupIndex) => {
+      const united = parts
         .map((part) => layerLeaves.group(part, groupIndex))
-        .reduce((lower, upper) => uniteGroups(lower, upper, { lowerHasBacking: backing !== undefined })),
+        .reduce((lower, upper) => uniteGroups(lower, upper, { lowerHasBacking: backing !== undefined }))
+      // A merge cuts off what is past the end of its target; each layer of its own ends there anyway.
+      if (parts.length > 1) cutOff(united, groupIndex, blockCountOf(sizeBytes))
+      return united
+    },
+  }
+}
+
+function cutOff(group: LeafGroup, groupIndex: number, blockCount: number): void {
+  for (let i = 0; i < GROUP_CHILDREN; i++) {
+    if (groupIndex * GROUP_CHILDREN + i >= blockCount) group.setAbsent(i)
   }
 }
 
