@@ -109,6 +109,7 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
   const self = { host, listen, certificatePem, replicaDir, engine, outbox, clock, log }
   const running = [
     target.pruner.run(signal),
+    target.scrubber.run(signal),
     runAgentReporter(self, signal),
     runCoordinatorLink({
       identity,

@@ -65,6 +65,20 @@ export const limits = {
   /** What a synchronization costs is told after this part of it was compared, or this long. */
   estimateAfterPart: 0.05,
   estimateAfterMs: 10_000,
+  /** Damaged blocks a target asks its source for in one round; what is left is for the next one. 64 MiB. */
+  repairRoundBlocks: 1024,
+  /** A source that is in the middle of a copy cycle answers after it. */
+  repairAnswerMs: 60_000,
+  /** One slice of the rolling proof of a replica. */
+  scrubSliceMs: 25,
+  /** And no more than a quarter of the time of the thread that owns the replicas. */
+  scrubPauseFactor: 3,
+  /** At least so often something is read, however long a pass may take. */
+  scrubPauseMaxMs: 60_000,
+  /** With nothing to read yet, it is looked again after this long. */
+  scrubIdleMs: 5_000,
+  /** How far the proof came is reported this often. */
+  scrubReportMs: 60_000,
   /** Whoever waits for a time of the week looks at the wall clock at least this often: it may be set anew. */
   timetableLookMs: 60_000,
 } as const

@@ -145,6 +145,7 @@ function engineOver(link: WorkerLink, slots: PayloadSlots): CaptureWorker {
     nextDelta: (vmId, afterSeq, throughSeq) => link.call('nextDelta', { vmId, afterSeq, throughSeq }),
     pendingDeltas: (vmId) => link.call('pendingDeltas', { vmId }),
     readBatch: async (key) => asBatch(await link.call('readBatch', key), slots),
+    readProved: async (vmId, request) => asBatch(await link.call('readProved', { vmId, request }), slots),
     acknowledge: (vmId, seq) => link.call('acknowledge', { vmId, seq }),
     openSync: async (vmId, { newestSeq }) =>
       sessionOver(link, await link.call('openSync', { vmId, newestSeq }), slots),

@@ -30,6 +30,7 @@ import type {
   SyncSession,
   VerifyOutcome,
 } from './port.ts'
+import { type ProvedRequest, readProved } from './read-proved.ts'
 import { SealedDeltas, sealedDelta } from './sealed-deltas.ts'
 import { SnapshotSync } from './sync-session.ts'
 
@@ -244,6 +245,16 @@ class BufferedCapture implements CaptureEngine {
     })
     this.#syncs.set(vmId, session)
     return session
+  }
+
+  /** After the copy cycle that runs: two snapshots of a VM do not mix. */
+  readProved(vmId: VmId, request: ProvedRequest): Promise<StoredBatch> {
+    return this.#captures.run(() =>
+      this.#keeper.guard(async () => ({
+        batch: 0,
+        ...(await readProved(this.#deps, this.#known(vmId), request)),
+      })),
+    )
   }
 
   exportSeed(request: SeedExportRequest): Promise<SeedExport> {

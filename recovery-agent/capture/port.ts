@@ -6,6 +6,7 @@ import type { AnomalyHistory } from '#shared/policy/anomaly.ts'
 import type { SeedExport, SeedExportRequest } from '../seed/export-seed.ts'
 import type { CaptureFinding } from './capture-cycle.ts'
 import type { CheckedDisk } from './read-disk.ts'
+import type { ProvedRequest } from './read-proved.ts'
 
 /** What is asked of one source VM; kept in buffer.db, so that it survives the coordinator (I12). */
 export interface SourceVm {
@@ -171,5 +172,7 @@ export interface CaptureEngine extends AsyncDisposable {
   openSync(vmId: VmId, options: { newestSeq: number }): Promise<SyncSession>
   /** Writes the disks of a VM, protected or not, as a seed to carry (recovery-agent/seed). Captures go on meanwhile. */
   exportSeed(request: SeedExportRequest): Promise<SeedExport>
+  /** Of these blocks those that disk or buffer still hold with exactly these leaves, as a batch (numbered 0). */
+  readProved(vmId: VmId, request: ProvedRequest): Promise<StoredBatch>
   usage(): Promise<{ readonly bufferedBytes: number; readonly maxBytes: number }>
 }

@@ -22,6 +22,7 @@ import type {
   SyncSession,
   VerifyOutcome,
 } from './port.ts'
+import type { ProvedRequest } from './read-proved.ts'
 
 /** The secret key goes from memory to memory and is never logged (I15). */
 export interface CaptureWorkerConfig {
@@ -66,6 +67,7 @@ export interface WorkerCalls {
   }): SealedDelta | undefined
   pendingDeltas(argument: { vmId: VmId }): readonly SealedDelta[]
   readBatch(argument: BatchRequest): WireBatch
+  readProved(argument: { vmId: VmId; request: ProvedRequest }): WireBatch
   acknowledge(argument: { vmId: VmId; seq: number }): void
   exportSeed(argument: SeedExportRequest): SeedExport
   usage(argument: null): { bufferedBytes: number; maxBytes: number }

@@ -104,6 +104,7 @@ function handlersOf(engine: CaptureEngine, slots: PayloadSlots): Handlers {
     nextDelta: ({ vmId, afterSeq, throughSeq }) => engine.nextDelta(vmId, afterSeq, throughSeq),
     pendingDeltas: ({ vmId }) => engine.pendingDeltas(vmId),
     readBatch: async (key) => wire(await engine.readBatch(key), slots),
+    readProved: async ({ vmId, request }) => wire(await engine.readProved(vmId, request), slots),
     acknowledge: ({ vmId, seq }) => engine.acknowledge(vmId, seq),
     exportSeed: (request) => engine.exportSeed(request),
     usage: () => engine.usage(),
@@ -141,7 +142,7 @@ function wire({ payload, release: _, ...batch }: StoredBatch, slots: PayloadSlot
 }
 
 function batchesIn(call: WorkerCall, value: unknown): readonly WireBatch[] {
-  if (call === 'readBatch') return [value as CallResult<'readBatch'>]
+  if (call === 'readBatch' || call === 'readProved') return [value as CallResult<'readBatch'>]
   return call === 'differingBlocks' ? (value as CallResult<'differingBlocks'>) : []
 }
 

@@ -2,6 +2,7 @@ import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { DiskId, FabricVmId, VmId } from '#shared/ids.ts'
 import type { AgentCommandKind, CommandHandlers, CommandRequest } from '#shared/messages/commands.ts'
 import type { Pruner } from '../daemon/pruner.ts'
+import type { Scrubber } from '../daemon/scrubber.ts'
 import type { RemoteReplicaStore } from '../replica/remote.ts'
 import type { ReplicaReports } from '../reports/replica-reports.ts'
 import type { Sources } from '../source/sources.ts'
@@ -15,6 +16,7 @@ export interface ReplicaCommandDeps {
   readonly server: Pick<ReplicaServer, 'exclusively'>
   readonly reports: ReplicaReports
   readonly pruner: Pruner
+  readonly scrubber: Scrubber
   readonly sources: Sources
   readonly overlayFormat: 'raw' | 'qcow2'
   /** Disk images of a VM of this host that is off. */
@@ -25,7 +27,7 @@ export interface ReplicaCommandDeps {
 
 /** What a target does for the coordinator. Each may be repeated (I4). */
 export function replicaCommands(deps: ReplicaCommandDeps): CommandHandlers<ReplicaCommandKind> {
-  const { store, server, reports, pruner, sources } = deps
+  const { store, server, reports, pruner, scrubber, sources } = deps
 
   const changing = async <T>(vmId: VmId, task: Parameters<typeof server.exclusively<T>>[1]): Promise<T> => {
     const result = await server.exclusively(vmId, task)
@@ -59,12 +61,20 @@ export function replicaCommands(deps: ReplicaCommandDeps): CommandHandlers<Repli
       })
       return { newest: newest ? { epoch: newest.epoch, seq: newest.seq } : null }
     },
-    'overlay.create': async ({ vmId, overlayId, point, purpose }) => {
-      const format = deps.overlayFormat
-      const created = await changing(vmId, () =>
-        store.createOverlay({ vmId, overlayId, point, purpose, format }),
-      )
-      return { ...created, disks: [...created.disks] }
+    'overlay.create': async ({ vmId, overlayId, point, purpose, verify }) => {
+      const request = { vmId, overlayId, point, purpose, verify, format: deps.overlayFormat }
+      // Not exclusively: the lease keeps the point, and deltas go on coming while it is read.
+      try {
+        const created = await store.createOverlay(request).catch(async (error: unknown) => {
+          if (!(error instanceof HotsiteError) || error.code !== 'point-damaged') throw error
+          await scrubber.heal(vmId)
+          return await store.createOverlay(request)
+        })
+        return { ...created, disks: [...created.disks] }
+      } finally {
+        await reports.publish(vmId)
+        pruner.due(vmId)
+      }
     },
     'overlay.remove': async ({ vmId, overlayId }) => {
       await changing(vmId, () => store.removeOverlay(vmId, overlayId))
@@ -85,9 +95,7 @@ export function replicaCommands(deps: ReplicaCommandDeps): CommandHandlers<Repli
       reports.forget(vmId)
       return {}
     },
-    'replica.verify': async ({ vmId }) => {
-      throw new HotsiteError('internal', `the replica of VM ${vmId} cannot be verified`)
-    },
+    'replica.verify': ({ vmId, percent }) => scrubber.verify({ vmId, percent }),
     'replica.pin': async ({ vmId, point, pinned }) => {
       await changing(vmId, () => store.pin(vmId, point, pinned))
       return {}

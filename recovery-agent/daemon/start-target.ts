@@ -7,11 +7,13 @@ import { createReplicaReports, type ReplicaReports } from '../reports/replica-re
 import { createReplicaServer, type ReplicaServer } from '../stream/target/replica-server.ts'
 import { createMergeAlarm } from './merge-alarm.ts'
 import { createPruner, type Pruner } from './pruner.ts'
+import { createScrubber, type Scrubber } from './scrubber.ts'
 
 export interface Target {
   readonly server: ReplicaServer
   readonly reports: ReplicaReports
   readonly pruner: Pruner
+  readonly scrubber: Scrubber
 }
 
 /** The side of the agent that holds replicas: receiving, pruning, reporting. */
@@ -19,6 +21,7 @@ export async function startTarget({
   config,
   identity,
   clock,
+  rng,
   log,
   crashPoint,
   store,
@@ -41,6 +44,8 @@ export async function startTarget({
       void reports.publish(vmId)
       pruner.due(vmId)
     },
+    onOpened: (vmId) => scrubber.sourceOpened(vmId),
+    unhealable: (vmId, seq) => scrubber.unhealable(vmId, seq),
     onPace: createMergeAlarm(raise),
     onDiverged: (vmId, seq, diskIds) =>
       raise({
@@ -58,9 +63,19 @@ export async function startTarget({
     clock,
     log,
   })
+  const scrubber = createScrubber({
+    store,
+    server,
+    reports,
+    onHealed: (vmId) => pruner.due(vmId),
+    raise,
+    clock,
+    rng,
+    log,
+  })
   for (const { vmId } of await store.list()) {
     await reports.publish(vmId)
     pruner.due(vmId)
   }
-  return { server, reports, pruner }
+  return { server, reports, pruner, scrubber }
 }

@@ -12,6 +12,8 @@ import type { ReceivingDelta } from './receiving-delta.ts'
 
 export interface WriterOwner {
   seal(delta: ReceivingDelta, manifest: SignedManifest): SealOutcome
+  /** Something went wrong with it. */
+  failed(error: unknown): void
   /** The writer let go of the delta. */
   released(writer: ReplicaDeltaWriter): void
 }
@@ -63,6 +65,7 @@ export class ReplicaDeltaWriter implements DeltaWriter {
     try {
       return work()
     } catch (error) {
+      this.#owner.failed(error)
       const known = asReplicaError(error)
       this.end(
         known instanceof HotsiteError

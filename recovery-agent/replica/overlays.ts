@@ -57,9 +57,15 @@ export function* createOverlay(
   crash('replica.overlay-leased')
   using _reading = readers.hold(vmId)
   files.ensureFolder(folder)
-  for (const disk of row.disks) {
-    yield* writeDisk(context, { row, point, disk, verify: request.verify ?? true })
-    crash('replica.overlay-disk-written')
+  try {
+    for (const disk of row.disks) {
+      yield* writeDisk(context, { row, point, disk, verify: request.verify ?? true })
+      crash('replica.overlay-disk-written')
+    }
+  } catch (error) {
+    // Nothing will ever be made of it, so it must not hold the point.
+    if (error instanceof HotsiteError && error.code === 'point-damaged') removeOverlay(context, row)
+    throw error
   }
   for (const path of [folder, join(paths.overlays, vmId), paths.overlays]) files.syncFolder(path)
   crash('replica.overlay-files-durable')

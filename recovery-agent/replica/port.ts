@@ -203,6 +203,6 @@ export interface ReplicaStore {
     vmId: VmId
     diskId: DiskId
     blockIndexes: readonly number[]
-    blocks: readonly Buffer[]
+    blocks: readonly Uint8Array[]
   }): number
 }

@@ -31,7 +31,7 @@ export function* provePoint(context: ReplicaContext, request: ProveDisk): Genera
     const { vmId, point } = request
     const chain = context.catalog.chain(vmId)
     const current = chain.find(({ seq }) => seq === point.seq)
-    if (!current || current.state !== 'point')
+    if (current?.state !== 'point')
       throw new HotsiteError(
         'point-unknown',
         `${vmId} no longer has recovery point ${point.epoch}/${point.seq}`,

@@ -10,6 +10,7 @@ import { alreadySealed, ReplicaDeltaWriter, type WriterOwner } from './delta-wri
 import { journalSuffix, partSuffix } from './names.ts'
 import type { DeltaHeader, DeltaWriter, SealOutcome, SignedManifest } from './port.ts'
 import { ReceivingDelta } from './receiving-delta.ts'
+import { restoreTreeAfter } from './restore-tree.ts'
 import { sweep } from './sweep.ts'
 
 export class Receiver implements WriterOwner {
@@ -105,6 +106,10 @@ export class Receiver implements WriterOwner {
       this.#context.log.warn('replica.copy-not-written', { vmId, error })
     }
     this.#context.crash('replica.copy-written')
+  }
+
+  failed(error: unknown): void {
+    restoreTreeAfter(this.#context, error)
   }
 
   released(writer: ReplicaDeltaWriter): void {

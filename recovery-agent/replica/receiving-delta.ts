@@ -5,6 +5,7 @@ import { type Catalog, treeOf } from './catalog.ts'
 import { type Chain, hiddenBytes } from './chain.ts'
 import type { ReplicaCrash } from './crash-points.ts'
 import type { ReplicaFiles } from './files.ts'
+import { lostBlocks } from './lost-blocks.ts'
 import { layerName, type Paths, partSuffix } from './names.ts'
 import type { BlockBatch, DeltaHeader, DiskProgress, SignedManifest } from './port.ts'
 import { ReceivingDisk } from './receiving-disk.ts'
@@ -40,6 +41,7 @@ export class ReceivingDelta {
             tree: treeOf(header.vmId, disk.diskId),
             leaves: context.catalog.leaves,
             files: context.files,
+            lost: header.kind === 'sync' ? lostBlocks(context.catalog, header.vmId, disk.diskId) : [],
           }),
         )
       }

@@ -11,6 +11,7 @@ import type { ReplicaCrash } from './crash-points.ts'
 import type { ReplicaFiles } from './files.ts'
 import { Journal, type JournalEntry } from './journal.ts'
 import { type LeafGroup, leafGroupsOf } from './leaf-groups.ts'
+import { LOST_LEAF } from './lost-blocks.ts'
 import { journalSuffix, partSuffix } from './names.ts'
 import type { BlockBatch, ReplicaDisk } from './port.ts'
 
@@ -22,6 +23,8 @@ export interface OpenReceivingDisk {
   readonly tree: string
   readonly leaves: LeafStore
   readonly files: ReplicaFiles
+  /** Damaged where they lie: a synchronization has to bring them again. */
+  readonly lost: readonly number[]
 }
 
 export interface SealDisk {
@@ -42,11 +45,12 @@ export class ReceivingDisk {
   #durableBatch = 0
   #isDirty = false
 
-  constructor({ disk, kind, layerPath, tree, leaves, files }: OpenReceivingDisk) {
+  constructor({ disk, kind, layerPath, tree, leaves, files, lost }: OpenReceivingDisk) {
     this.diskId = disk.diskId
     this.sizeBytes = disk.sizeBytes
     this.layerPath = layerPath
     this.tree = new PendingTree(leaves, tree)
+    for (const blockIndex of lost) this.tree.setLeaf(blockIndex, LOST_LEAF)
     const part = layerPath + partSuffix
     const journal = layerPath + journalSuffix
     // Sealed and renamed, but the point never came to be: it is a part again, and the delta arrives once more.

@@ -45,12 +45,12 @@ export function repairBlocks(
     readonly vmId: VmId
     readonly diskId: DiskId
     readonly blockIndexes: readonly number[]
-    readonly blocks: readonly Buffer[]
+    readonly blocks: readonly Uint8Array[]
   },
 ): number {
   const { catalog } = context
   const { vmId, diskId } = of
-  const given = new Map(of.blockIndexes.map((blockIndex, i) => [blockIndex, of.blocks[i]]))
+  const given = new Map(of.blockIndexes.map((blockIndex, i) => [blockIndex, bufferOf(of.blocks[i])]))
   const chain = catalog.chain(vmId)
   let healed = 0
   for (const stored of storedLayers(context, { vmId, diskId, chain })) {
@@ -64,6 +64,11 @@ export function repairBlocks(
     }
   }
   return healed
+}
+
+/** A block that crossed a thread has lost its class. */
+function bufferOf(bytes: Uint8Array | undefined): Buffer | undefined {
+  return bytes && Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
 
 function healBlock(

@@ -33,6 +33,7 @@ import { drained, Proofs } from './proofs.ts'
 import { Pruning, takeBackSuspicion } from './prune.ts'
 import { rebuildCatalog } from './rebuild-catalog.ts'
 import { Receiver } from './receive.ts'
+import { restoreTreeAfter } from './restore-tree.ts'
 import { commitReplica, removeReplica } from './retire.ts'
 import { replicaMigrations } from './schema.ts'
 import { sweep } from './sweep.ts'
@@ -389,6 +390,7 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
       if (this.#context.catalog.changeCount !== changeCount) saveChangedCopies(this.#context)
       return result
     } catch (error) {
+      restoreTreeAfter(this.#context, error)
       throw asReplicaError(error)
     }
   }

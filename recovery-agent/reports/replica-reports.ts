@@ -40,7 +40,7 @@ export function createReplicaReports(options: {
           points: [...points],
           mergeDebtBytes,
           diskBytes,
-          proof: [],
+          proof: [...(await store.proof(vmId))],
           error,
         })
       } catch (error) {

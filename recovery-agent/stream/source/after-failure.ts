@@ -4,7 +4,7 @@ export type AfterFailure =
   /** A newer epoch runs elsewhere: never send at this one again (I5). */
   | { readonly kind: 'fence'; readonly epoch: number }
   /** The two sides differ: compare hashes, send what differs (I7). */
-  | { readonly kind: 'resync' }
+  | { readonly kind: 'resync'; readonly cause: 'diverged' | 'replica-damaged' }
   /** The ticket is of no use: wait for another, looking again now and then. */
   | { readonly kind: 'await-ticket' }
   /** The link broke: connecting has its own back-off. */
@@ -24,7 +24,9 @@ export function afterFailure(code: ErrorCode, epoch: number): AfterFailure {
     case 'delta-diverged':
     // Signed under an identity that was replaced since: a synchronization signs anew.
     case 'manifest-invalid':
-      return { kind: 'resync' }
+      return { kind: 'resync', cause: 'diverged' }
+    case 'replica-damaged':
+      return { kind: 'resync', cause: 'replica-damaged' }
     case 'ticket-expired':
     case 'ticket-invalid':
     case 'signature-invalid':

@@ -10,6 +10,7 @@
  * fence, adopt or remove the replica take too: when those return, nothing older is being written (I5).
  */
 
+import type { RepairWanted } from '#recovery-agent/replica/port.ts'
 import type { RemoteReplicaStore } from '#recovery-agent/replica/remote.ts'
 import { assertNever } from '#shared/assert.ts'
 import type { Message } from '#shared/channel/message.ts'
@@ -33,6 +34,7 @@ import {
   type TreeQueryRequest,
 } from './parse.ts'
 import { Receiving } from './receiving.ts'
+import { type RepairAnswer, RepairQuestions } from './repair-questions.ts'
 
 export interface ReceiverContext {
   readonly self: { readonly serverId: ServerId; readonly vaultPublicKey: Uint8Array }
@@ -44,6 +46,10 @@ export interface ReceiverContext {
   /** This receiver speaks for the VM from now on; another one lets go. Called under the VM's lock. */
   readonly claim: (vmId: VmId, receiver: Receiver) => Promise<void>
   readonly onSealed: (vmId: VmId) => void
+  /** A source is there for this replica. */
+  readonly onOpened?: (vmId: VmId) => void
+  /** Why the newest point cannot be what the source goes on from; undefined: it can. */
+  readonly unhealable?: (vmId: VmId, seq: number) => Promise<HotsiteError | undefined>
   /** What the source was asked to add to each of its cycles; 0: nothing. */
   readonly onPace?: (vmId: VmId, slowMs: number) => void
   readonly onDiverged: (vmId: VmId, seq: number, diskIds: readonly string[]) => void
@@ -60,6 +66,9 @@ export type SourceMessage = Extract<
   { readonly kind: 'openReplica' | 'deltaBegin' | 'blocks' | 'deltaEnd' | 'treeQuery' }
 >
 
+/** What a source answers a target. */
+export type SourceAnswer = Extract<Message, { readonly kind: 'repairBlocks' }>
+
 export class Receiver {
   readonly #vmId: VmId
   readonly #channel: Channel
@@ -70,6 +79,7 @@ export class Receiver {
   readonly #room = new Wakeup()
   readonly #ending = new AbortController()
   #state: State = { kind: 'closed' }
+  readonly #questions: RepairQuestions
   /** The sync that is under way, if any; never rejects. */
   #syncing: Promise<void> = Promise.resolve()
 
@@ -78,10 +88,23 @@ export class Receiver {
     this.#channel = channel
     this.#context = context
     this.#log = context.log.with({ vmId, peer: channel.peer.name })
+    this.#questions = new RepairQuestions(context.clock, (message) => this.#answer(message))
   }
 
   get isReceiving(): boolean {
     return this.#state.kind === 'receiving'
+  }
+
+  /** Asks the source for blocks; undefined when it is not there, or does not answer in time. */
+  async askRepair(wanted: RepairWanted): Promise<RepairAnswer | undefined> {
+    if (this.#state.kind === 'closed') return undefined
+    const { epoch } = this.#state
+    return await this.#questions.ask({ vmId: this.#vmId, epoch, wanted }, this.#ending.signal)
+  }
+
+  /** At once, past the queue: it is no part of what is being received. */
+  answered({ body, tail }: SourceAnswer): void {
+    this.#questions.answered(body, tail)
   }
 
   /** Queues a message; while the queue is full the caller, and so the socket, waits. */
@@ -182,6 +205,7 @@ export class Receiver {
       kind: 'replicaOpened',
       body: { vmId, epoch, newestSeq: replica.newestSeq, creditBytes: limits.creditBytes },
     })
+    this.#context.onOpened?.(vmId)
   }
 
   async #begin(message: Extract<SourceMessage, { kind: 'deltaBegin' }>, epoch: number): Promise<void> {
@@ -283,6 +307,8 @@ export class Receiver {
     // The source first: pruning runs under the same lock.
     this.#answer({ kind: 'pointAck', body: { vmId, epoch, seq, slowMs: await this.#pace() } })
     onSealed(vmId)
+    const damaged = kind === 'delta' ? await this.#context.unhealable?.(vmId, seq) : undefined
+    if (damaged) throw damaged
   }
 
   /** The point stands: it is acknowledged, whatever becomes of the question how fast the next one may come. */

@@ -5,6 +5,7 @@ import { type VmId, vmId } from '#shared/ids.ts'
 import { KeyedLocks } from '#shared/keyed-locks.ts'
 import { limits } from '../../limits.ts'
 import { Receiver, type ReceiverContext, type SourceMessage } from './receiver.ts'
+import { type RepairRound, repairRound } from './repair-round.ts'
 
 export type Interrupt = (error: HotsiteError) => Promise<void>
 
@@ -16,6 +17,8 @@ export interface ReplicaServer {
    * calling `interrupt`.
    */
   exclusively<T>(vmId: VmId, task: (interrupt: Interrupt) => Promise<T>): Promise<T>
+  /** Asks the source that is connected for damaged blocks; see repair-round.ts. */
+  repair(vmId: VmId): Promise<RepairRound>
   /** Whether a delta of any VM is on its way in. */
   isReceiving(): boolean
 }
@@ -38,6 +41,10 @@ export function createReplicaServer(options: Omit<ReceiverContext, 'locks' | 'cl
       const receivers = new Map<VmId, { receiver: Receiver; done: Promise<void> }>()
       try {
         for await (const message of channel.messages()) {
+          if (message.kind === 'repairBlocks') {
+            receivers.get(message.body.vmId as VmId)?.receiver.answered(message)
+            continue
+          }
           const about = subjectOf(message)
           if (!about) {
             options.log.warn('unexpected message from a source', {
@@ -64,6 +71,11 @@ export function createReplicaServer(options: Omit<ReceiverContext, 'locks' | 'cl
         return entry
       }
     },
+    repair: (id) =>
+      repairRound(id, {
+        store: options.store,
+        ask: async (wanted) => await speakers.get(id)?.askRepair(wanted),
+      }),
     isReceiving: () => [...speakers.values()].some((receiver) => receiver.isReceiving),
     exclusively: (id, task) =>
       locks.run(id, () => task(async (error) => await speakers.get(id)?.interrupt(error))),
