@@ -1,6 +1,7 @@
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { ReplicationReport } from '#shared/messages/reports.ts'
 import { decideResync, isOrdered, type ResyncGate } from '#shared/policy/resync-gate.ts'
+import { limits } from '../limits.ts'
 import type { SourceRecord } from '../state/agent-state.ts'
 import type { Source } from './source.ts'
 import { bytesText, durationText, instantText } from './words.ts'
@@ -34,6 +35,14 @@ export class PendingSync {
     const { policy, notBeforeMs } = record
     const cleared = record.resync?.cleared ?? false
     return decideResync({ cause, cleared, notBeforeMs, policy }, deps.clock.now(), offsetAt)
+  }
+
+  /** Until its time has come, if one is known; never for long, since wall clocks are set. */
+  get lookAgainMs(): number {
+    const { gate } = this
+    if (gate?.kind !== 'waits' || gate.startsAtMs === null) return limits.timetableLookMs
+    const startsInMs = gate.startsAtMs - this.#source.deps.clock.now()
+    return Math.min(Math.max(1, startsInMs), limits.timetableLookMs)
   }
 
   /** Which point was expected where, for the event. */

@@ -157,7 +157,7 @@ async function sendUntilStopped(
         ? await synchronizeWhenCleared(work, targetNewest)
         : await transferNext(work, state.ackedSeq)
       if (newest === null) {
-        await source.changeOrAfter(seen, limits.timetableLookMs, signal)
+        await source.changeOrAfter(seen, source.pendingSync.lookAgainMs, signal)
         continue
       }
       targetNewest = newest

@@ -7,26 +7,15 @@ import { runSync } from '../stream/source/run-sync.ts'
 import type { Source } from './source.ts'
 import { makeTransfer, type Work } from './transfer.ts'
 
-/** Answers the target's newest point; null: it waits, and whoever calls looks again when something changes. */
+/** Answers the target's newest point; null: it waits; look again after `pendingSync.lookAgainMs`, or when something changes. */
 export async function synchronizeWhenCleared(work: Work, newestSeq: number): Promise<number | null> {
   const { pendingSync } = work.source
   const isHeld = () => pendingSync.gate?.kind === 'waits'
   if (isHeld() && pendingSync.estimate === null) await estimate(work, newestSeq, isHeld)
-  if (isHeld()) {
-    await untilItMayBegin(work)
-    return null
-  }
+  if (isHeld()) return null
   // Once begun it goes on, through breaks and restarts and the end of a window.
   pendingSync.clear()
   return await synchronize(work, newestSeq)
-}
-
-async function untilItMayBegin({ source, signal }: Work): Promise<void> {
-  const seen = source.version
-  const { gate } = source.pendingSync
-  if (gate?.kind !== 'waits') return
-  const startsInMs = (gate.startsAtMs ?? Number.POSITIVE_INFINITY) - source.deps.clock.now()
-  await source.changeOrAfter(seen, Math.min(Math.max(1, startsInMs), limits.timetableLookMs), signal)
 }
 
 /** Reads and compares; nothing but hashes is on the wire. */

@@ -5,14 +5,20 @@ import { Wakeup } from '#shared/wakeup.ts'
 export class JumpingClock implements Clock {
   readonly #jumped = new Wakeup()
   #aheadMs = 0
+  #wallAheadMs = 0
 
   jump(ms: number): void {
     this.#aheadMs += ms
     this.#jumped.notify()
   }
 
+  /** Somebody sets the wall clock; nobody wakes from it. */
+  jumpWall(ms: number): void {
+    this.#wallAheadMs += ms
+  }
+
   now(): number {
-    return systemClock.now()
+    return systemClock.now() + this.#wallAheadMs
   }
 
   monotonicMs(): number {

@@ -46,6 +46,7 @@ export interface TwoHosts extends AsyncDisposable {
     epoch?: number
     via?: number
     cause?: ResyncCause
+    notBeforeMs?: number
     policy?: Partial<CommandRequest<'replication.start'>['policy']>
   }): Promise<void>
   ticket(scope: { epoch: number; source: ServerId; target: ServerId; expiresInMs?: number }): string
@@ -114,7 +115,7 @@ export async function twoHosts(
       port,
       certificatePem: agent.certificatePem,
     }),
-    async protect({ epoch = 1, via, cause = 'initial', policy = {} } = {}) {
+    async protect({ epoch = 1, via, cause = 'initial', notBeforeMs, policy = {} } = {}) {
       const full = replicationPolicy.parse({
         copyFrequencySeconds: 900,
         retentionIntervalSeconds: 0,
@@ -140,7 +141,7 @@ export async function twoHosts(
           ticket: kit.ticket({ epoch, source: east.serverId, target: west.serverId }),
           policy: full,
           cause,
-          notBeforeMs: null,
+          notBeforeMs: notBeforeMs ?? null,
         },
         signal,
       )
