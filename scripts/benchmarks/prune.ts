@@ -1,11 +1,13 @@
 /**
  * --prune: a VM with many points, held by pins, loses all pins at once while it and a second VM are copied every 30 s and
- * go on changing. How long a cycle takes from capture to acknowledgement, and whether one was missed.
+ * go on changing. So that cycles and merges are sure to meet, both VMs are copied without a pause as well for as long as
+ * the merges last. How long a cycle takes from capture to acknowledgement, and whether one was missed.
  */
 import { closeSync, ftruncateSync, openSync } from 'node:fs'
 import { type Rng, seededRng } from '#shared/rng.ts'
 import { startTracking } from '../agent-kit/change-log.ts'
 import { ReplicatedVm } from '../agent-kit/replicated-vm.ts'
+import { waitUntil } from '../lab-kit/processes.ts'
 import { type AckedCycle, type CycleSummary, cycleSummary } from './cycle-log.ts'
 import { rewriteBlocks } from './disk.ts'
 import { describeVm, diskPath, makeFabric, startBenchPair } from './fabric.ts'
@@ -21,9 +23,12 @@ const lookEveryMs = 100
 const changedBlocksPerGib = 100
 /** A quarter of the disk holds data. */
 const dataPart = 0.25
-/** Cycles that are watched at least, pruning or not. */
+/** Cycles by the timetable that are watched after the last merge. */
 const watchedCycles = 3
+/** What a copy without a pause changes. */
+const smallChangeBlocks = 50
 const timeoutMs = 30 * 60_000
+const lastMergeTimeoutMs = 60_000
 
 export interface PruneFigure extends CycleSummary {
   readonly figure: 'prune'
@@ -31,8 +36,10 @@ export interface PruneFigure extends CycleSummary {
   readonly diskBytes: number
   readonly pointsBefore: number
   readonly pointsAfter: number
-  /** From the removal of the pins until one point was left; the time watched if that did not happen. */
+  /** From the removal of the pins until none of the points was left; the time watched if that did not happen. */
   readonly pruneSeconds: number
+  /** Acknowledged in that time. */
+  readonly cyclesWhilePruning: number
   readonly identical: boolean
 }
 
@@ -80,12 +87,23 @@ export async function measurePrune({ dir, sizeBytes, points, say }: Request): Pr
   say('the pins go; replication goes on …')
   const startedMs = performance.now()
   const watch = watchCycles(subjects, rng)
-  for (const seq of pinned) await pruned.vm.pin(seq, false)
-  const finished = await watch.until(async () => (await pruned.vm.points()).length <= 1)
+  const pruning = new AbortController()
+  const copies = subjects.map((subject) => copyWithoutPause(subject, rng, pruning.signal))
+  // Not awaited: each waits its turn behind the merges it set off.
+  const unpinned = Promise.all(pinned.map((seq) => pruned.vm.pin(seq, false)))
+  const finished = await watch.until(async () => {
+    const isDone = (await pruned.vm.points()).every(({ seq }) => !pinned.includes(seq))
+    if (isDone) pruning.abort()
+    return isDone
+  })
+  pruning.abort()
+  await unpinned
+  const cyclesWhilePruning = await Promise.all(copies)
   const pruneSeconds = round3((finished - startedMs) / 1000)
   const figures: PruneFigure[] = []
-  for (const { name, vm, path, sizeBytes: diskBytes, cycles } of subjects) {
+  for (const [index, { name, vm, path, sizeBytes: diskBytes, cycles }] of subjects.entries()) {
     await vm.copyNow()
+    await waitUntil(async () => (await vm.points()).length <= 1, lastMergeTimeoutMs)
     figures.push({
       figure: 'prune',
       vm: name,
@@ -93,6 +111,7 @@ export async function measurePrune({ dir, sizeBytes, points, say }: Request): Pr
       pointsBefore: name === 'pruned' ? pointsBefore : 1,
       pointsAfter: (await vm.points()).length,
       pruneSeconds,
+      cyclesWhilePruning: cyclesWhilePruning[index] ?? 0,
       ...cycleSummary(cycles),
       identical: sameImage(await vm.newestLayer('disk0'), path, 'qcow2'),
     })
@@ -128,13 +147,31 @@ function change(path: string, sizeBytes: number, rng: Rng): void {
   rewriteBlocks(path, { blockCount, rng, tracked: true })
 }
 
-/** Notes each acknowledged cycle, and changes the disk again after it. */
+/** Answers how many copies were acknowledged before the signal. */
+async function copyWithoutPause({ vm, path }: Subject, rng: Rng, signal: AbortSignal): Promise<number> {
+  let copies = 0
+  while (!signal.aborted) {
+    rewriteBlocks(path, { blockCount: smallChangeBlocks, rng, tracked: true })
+    await vm.copyNow()
+    if (!signal.aborted) copies++
+  }
+  return copies
+}
+
+/** Notes each acknowledged cycle, and changes the disk again once every copy frequency. */
 function watchCycles(subjects: readonly Subject[], rng: Rng) {
-  const enough = () => subjects.every(({ cycles }) => cycles.length > watchedCycles)
+  const enough = (sinceMs: number) =>
+    subjects.every(
+      ({ cycles }) => cycles.filter(({ capturedAtMs }) => capturedAtMs > sinceMs).length >= watchedCycles,
+    )
+  const changedAtMs = new Map<ReplicatedVm, number>()
   const look = async ({ vm, path, sizeBytes, cycles }: Subject) => {
     const { seq, capturedAtMs } = await vm.acked()
     if (capturedAtMs === null || seq === cycles.at(-1)?.seq) return
     cycles.push({ seq, capturedAtMs, ackedAtMs: Date.now() })
+    const lastMs = changedAtMs.get(vm) ?? 0
+    if (performance.now() - lastMs < copyFrequencySeconds * 1000 * 0.9) return
+    changedAtMs.set(vm, performance.now())
     change(path, sizeBytes, rng)
   }
   return {
@@ -142,9 +179,13 @@ function watchCycles(subjects: readonly Subject[], rng: Rng) {
     async until(done: () => Promise<boolean>): Promise<number> {
       const deadlineMs = performance.now() + timeoutMs
       let doneMs: number | undefined
-      while ((doneMs === undefined || !enough()) && performance.now() < deadlineMs) {
+      let doneAtMs = Number.POSITIVE_INFINITY
+      while (!enough(doneAtMs) && performance.now() < deadlineMs) {
         for (const subject of subjects) await look(subject)
-        if (doneMs === undefined && (await done())) doneMs = performance.now()
+        if (doneMs === undefined && (await done())) {
+          doneMs = performance.now()
+          doneAtMs = Date.now()
+        }
         await new Promise((resolve) => setTimeout(resolve, lookEveryMs))
       }
       return doneMs ?? performance.now()
