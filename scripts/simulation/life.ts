@@ -55,8 +55,8 @@ export interface LifeOptions {
 export interface LifeWatch {
   readonly crashPoint: CrashPoint
   readonly signed: (manifest: PointManifest) => void
-  /** Blocks that came off the line and go to the store; memory may spoil them. */
-  readonly received: (payload: Buffer) => void
+  /** Blocks that came off the line, as they reach the store: memory may spoil them. */
+  readonly received: (payload: Buffer) => Buffer
   readonly engine: (engine: CaptureEngine) => CaptureEngine
   readonly store: (store: ReplicaStore & Disposable) => ReplicaStore & Disposable
 }

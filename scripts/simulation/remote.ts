@@ -70,7 +70,7 @@ export function remoteEngine(engine: CaptureEngine, worker: Worker): CaptureEngi
 export function remoteStore(
   store: ReplicaStore & Disposable,
   worker: Worker,
-  onBatch: (payload: Buffer) => void,
+  onBatch: (payload: Buffer) => Buffer,
 ): RemoteReplicaStore {
   const plain = passedOn(store, worker) as unknown as RemoteReplicaStore
   return new Proxy(plain, {
@@ -88,7 +88,7 @@ export function remoteStore(
 function remoteWriter(
   writer: ReturnType<ReplicaStore['begin']>,
   worker: Worker,
-  onBatch: (payload: Buffer) => void,
+  onBatch: (payload: Buffer) => Buffer,
 ): RemoteDeltaWriter {
   let failed: unknown
   const later = async <T>(work: () => T): Promise<T> => {
@@ -101,10 +101,9 @@ function remoteWriter(
     resume: writer.resume,
     async write(batch) {
       if (failed) throw failed
-      const copy = { ...batch, payload: Buffer.from(batch.payload) }
-      onBatch(copy.payload)
+      const received = { ...batch, payload: onBatch(batch.payload) }
       worker
-        .call(() => writer.write(expand(copy)))
+        .call(() => writer.write(expand(received)))
         .catch((error) => {
           failed ??= error
         })

@@ -33,20 +33,23 @@ function looked<Target extends object>(
   })
 }
 
+/** Calls after which a resynchronization may have become necessary, or a cursor moved. */
+const changing: ReadonlySet<string> = new Set(['add', 'requireSync', 'capture', 'acknowledge'])
+
 export function watchedEngine(world: WatchedWorld, engine: CaptureEngine): CaptureEngine {
   const around = async (name: string, args: readonly unknown[], run: () => unknown): Promise<unknown> => {
     const vmId = vmIdOf(args[0])
     const vm = vmId && world.vm(vmId)
-    if (!vm) return await run()
+    if (vm && name === 'openSync')
+      return judgedSession(world, vm, {
+        session: (await run()) as SyncSession,
+        newestSeq: (args[1] as { newestSeq: number }).newestSeq,
+      })
+    if (!vm || !changing.has(name)) return await run()
     const before = await engine.state(vm.vmId)
     try {
       const result = await run()
       if (name === 'capture') judgeCapture(world, vm, result as Awaited<ReturnType<CaptureEngine['capture']>>)
-      if (name === 'openSync')
-        return judgedSession(world, vm, {
-          session: result as SyncSession,
-          newestSeq: (args[1] as { newestSeq: number }).newestSeq,
-        })
       return result
     } finally {
       const after = await engine.state(vm.vmId)

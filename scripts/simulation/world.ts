@@ -217,13 +217,15 @@ export class World {
   }
 
   /** Bad memory: the bytes are not those that were authenticated. The roots must tell (I3). */
-  #spoil(host: Host, payload: Buffer): void {
-    if (host.spoiledBatches === 0 || payload.length === 0) return
+  #spoil(host: Host, payload: Buffer): Buffer {
+    if (host.spoiledBatches === 0 || payload.length === 0) return payload
     host.spoiledBatches--
+    const spoiled = Buffer.from(payload)
     const at = this.below(payload.length)
-    payload.writeUInt8(payload.readUInt8(at) ^ 1, at)
+    spoiled.writeUInt8(spoiled.readUInt8(at) ^ 1, at)
     for (const vm of this.vms) if (vm.target === host) expectCause(vm, 'diverged')
     this.fault('memory-spoiled')
+    return spoiled
   }
 
   /** Throws when the process dies here. */
