@@ -30,8 +30,7 @@ async function transferDelta(work: Work, delta: SealedDelta): Promise<number> {
   const transfer = makeTransfer(work, delta.capturedAtMs + 2 * source.frequencyMs, (bytes) => {
     sentBytes += bytes
   })
-  const { firstSeq } = delta
-  await sendDelta(transfer, { readBatch: (key) => engine.readBatch({ ...key, firstSeq }) }, delta)
+  await sendDelta(transfer, engine, delta)
   crashPoint('source:point-acknowledged')
   await engine.acknowledge(source.vmId, delta.seq)
   crashPoint('source:base-released')
@@ -48,7 +47,7 @@ async function transferDelta(work: Work, delta: SealedDelta): Promise<number> {
   source.catchingUp.arrived(delta)
   source.flow.slowDown(conversation.slowMs)
   source.flow.transferred(sentBytes, transferMs)
-  source.log.info('point acknowledged', { firstSeq, seq: delta.seq, sentBytes, transferMs })
+  source.log.info('point acknowledged', { firstSeq: delta.firstSeq, seq: delta.seq, sentBytes, transferMs })
   return delta.seq
 }
 

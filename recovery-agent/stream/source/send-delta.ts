@@ -25,7 +25,7 @@ export async function sendDelta(
   delta: SealedDelta,
 ): Promise<void> {
   const { conversation, signal } = transfer
-  const { vmId, epoch, seq } = delta
+  const { vmId, epoch, seq, firstSeq } = delta
   const begun = await conversation.request(
     {
       kind: 'deltaBegin',
@@ -47,7 +47,7 @@ export async function sendDelta(
   for (const disk of delta.disks) {
     const resume = begun.body.resume.find(({ diskId }) => diskId === disk.diskId)?.nextBatch ?? 0
     for (let batch = resume; batch < disk.batchCount; batch++) {
-      const stored = await engine.readBatch({ vmId, seq, diskId: disk.diskId, batch })
+      const stored = await engine.readBatch({ vmId, seq, firstSeq, diskId: disk.diskId, batch })
       await sendBatch(transfer, { epoch, seq, diskId: disk.diskId }, stored)
     }
   }
