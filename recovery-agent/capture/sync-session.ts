@@ -136,7 +136,7 @@ export class SnapshotSync implements SyncSession {
         differing.push(group)
         continue
       }
-      const leaves = disk.reader.leaves(group)
+      const leaves = disk.reader.hasData(group) ? disk.reader.leaves(group) : ZERO_GROUP
       this.#stage(disk, group, leaves)
       if (!nodeOf(leaves, 1).equals(targetNode)) differing.push(group)
       await this.#pace.pauseIfDue()
@@ -266,8 +266,10 @@ export class SnapshotSync implements SyncSession {
   }
 
   #stage(disk: SyncDisk, group: number, leaves: Buffer): void {
-    disk.staged.set(group, leaves)
     disk.hashedGroups.add(group)
+    // The second tree is new: what is not stored in it is zero.
+    if (leaves.equals(ZERO_GROUP)) return
+    disk.staged.set(group, leaves)
     if (disk.staged.size >= GROUPS_PER_TRANSACTION) this.#flush(disk)
   }
 

@@ -134,9 +134,9 @@ class TreePages implements LeafStore {
     const changed = new Map<number, Buffer>()
     // A new tree has pages before it has a top: with a row of its own it is not taken for one that lost its row.
     if (this.#top(tree).equals(ZERO_HASH)) this.#putZeroTop(tree)
+    const isZeroAlready = this.#zeroGroups(tree)
     for (const [groupIndex, leaves, node] of groups) {
-      if (node === ZERO_HASH && cutGroups === null && this.#node(tree, 0, groupIndex).equals(ZERO_HASH))
-        continue
+      if (node === ZERO_HASH && isZeroAlready(groupIndex)) continue
       changed.set(groupIndex, node)
       this.#put(tree, 0, groupIndex, leaves)
     }
@@ -221,6 +221,17 @@ class TreePages implements LeafStore {
     this.#cache.delete(keyOf(tree, TOP_LEVEL + 1, 0))
     if (top.equals(ZERO_HASH)) this.#statements.removeTop.run(tree)
     else this.#statements.putTop.run(tree, top, topChecksum(tree, top))
+  }
+
+  /** Whether a stored group is zero; asks for each page above them once while it is asked in order. */
+  #zeroGroups(tree: string): (groupIndex: number) => boolean {
+    let known = { index: -1, page: ZERO_GROUP }
+    return (groupIndex) => {
+      const index = Math.floor(groupIndex / GROUP_CHILDREN)
+      if (known.index !== index) known = { index, page: this.page(tree, 1, index) }
+      const offset = (groupIndex % GROUP_CHILDREN) * HASH_BYTES
+      return ZERO_HASH.equals(known.page.subarray(offset, offset + HASH_BYTES))
+    }
   }
 
   #putZeroTop(tree: string): void {
