@@ -77,3 +77,20 @@ it('what a job waits for is said once, and again when it is something else', () 
   for (const reason of ['host-a is away', 'host-a is away', 'host-b is away']) display.update(waiting(reason))
   expect(text().split('\n').slice(1, -1)).toEqual(['  … waits: host-a is away', '  … waits: host-b is away'])
 })
+
+it('a copy that lasts says how far it is and how long it takes', () => {
+  const { terminal: tty, text } = terminal(120)
+  const observed = { doneBytes: 12 * 2 ** 30, totalBytes: 20 * 2 ** 30, secondsLeft: 250 }
+  using display = openJobDisplay({ ...tty, env: { NO_COLOR: '1' } }, systemClock, false)
+  display.update(sampleJob({ steps: [{ ...step, state: 'running', observed }] }))
+  expect(text()).toContain('done=12 GiB total=20 GiB about 4 min left')
+})
+
+it('what a job found out is told in full when it ends, below its steps', () => {
+  const { terminal: pipe, text } = terminal()
+  using display = openJobDisplay(pipe, systemClock, false)
+  const warning = `suspect: ${'much was written '.repeat(6)}; before it: hotsite failover test shop --point 1.6`
+  const steps = [{ ...step, state: 'succeeded' as const, endedAtMs: 5_200, observed: { warning } }]
+  display.finish({ ...done, steps })
+  expect(text()).toContain(`\n! ${warning}\n`)
+})

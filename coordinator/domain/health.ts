@@ -5,6 +5,7 @@
 import { type EngineState, engineReasons } from './engine-health.ts'
 import { isReplicating, type Protection } from './protection.ts'
 import { describeMs } from './quantities.ts'
+import { type PendingResync, pendingResyncText } from './resync-words.ts'
 
 export type Health = 'none' | 'normal' | 'warning' | 'critical'
 
@@ -70,6 +71,13 @@ const warning = (text: string, command?: string): HealthReason => ({
 })
 const critical = (text: string): HealthReason => ({ severity: 'critical', text })
 
+const firstCopyMissing = warning('the first copy is not complete: nothing can be failed over yet')
+
+function ofFirstCopy(resync: PendingResync, nowMs: number): HealthReason {
+  const text = `${pendingResyncText(resync, nowMs)}; nothing can be failed over yet`
+  return { severity: 'warning', text, answer: { command: 'vm resync', options: '--now' } }
+}
+
 function ofSeed(exported: boolean): HealthReason {
   const text = exported
     ? 'the first copy waits in its seed, to be imported at the target: nothing can be failed over yet'
@@ -84,9 +92,11 @@ function ofState(input: HealthInput): readonly HealthReason[] {
   switch (protection.kind) {
     case 'awaitingSeed':
       return [ofSeed(input.seedExported)]
-    case 'enabling':
     case 'initialReplication':
-      return [warning('the first copy is not complete: nothing can be failed over yet')]
+      if (resync?.waitsFor === 'start-time') return [ofFirstCopy(resync, input.engine.nowMs)]
+      return [firstCopyMissing]
+    case 'enabling':
+      return [firstCopyMissing]
     case 'paused':
       return [warning('replication is paused', 'vm resume')]
     case 'resynchronizing':

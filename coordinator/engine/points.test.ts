@@ -139,6 +139,11 @@ describe('a resynchronization that waits', () => {
     const job = await test.job(jobId, ({ steps }) => steps[4]?.observed?.['waitsFor'] === 'start-time')
     expect(job.steps[4]?.observed).toMatchObject({ startsAtMs: startAtMs })
     expect(requests(a, 'replication.start')).toMatchObject([{ notBeforeMs: startAtMs, cause: 'initial' }])
+    expect((await service.status()).needsAttention).toContainEqual({
+      severity: 'warning',
+      text: 'shop: the first copy waits for its time, in 120 min; nothing can be failed over yet',
+      command: 'hotsite vm resync shop --now',
+    })
     await service.approveResync('shop')
     a.agent.copy()
     expect((await test.job(jobId)).state).toBe('succeeded')

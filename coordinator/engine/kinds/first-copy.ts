@@ -23,14 +23,14 @@ export async function awaitFirstPoint(
       return { kind: 'waiting', reason: `the ${role} agent on ${side.host} is not connected` }
   // The agent tries again by itself, whatever the error; the person sees it and may cancel.
   if (current?.error) return { kind: 'waiting', reason: `${from.host}: ${current.error.message}` }
-  return { kind: 'pending', observed: { activity: current?.activity ?? 'starting', ...progressOf(current) } }
+  return { kind: 'pending', observed: progressOf(current) }
 }
 
 /** What a person wants to know of a copy that lasts: how far, how long, or when it begins. */
 function progressOf(report: ReplicationReport | undefined): Readonly<Record<string, unknown>> {
   const startsAtMs = report?.resync?.startsAtMs
   if (report?.resync) return { waitsFor: report.resync.waitsFor, ...(startsAtMs ? { startsAtMs } : {}) }
-  if (!report?.progress) return {}
+  if (!report?.progress) return { activity: report?.activity ?? 'starting' }
   const { doneBytes, totalBytes, secondsLeft } = report.progress
   return { doneBytes, totalBytes, ...(secondsLeft === null ? {} : { secondsLeft }) }
 }
