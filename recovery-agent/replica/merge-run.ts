@@ -47,6 +47,11 @@ function nextRun(chain: Chain, dropped: ReadonlySet<number>): Omit<MergeRun, 'be
   return target && { members: chain.slice(first, end), target }
 }
 
+export function isSameRun(a: MergeRun, b: MergeRun): boolean {
+  const seqs = ({ members, target }: MergeRun) => [...members, target].map(({ seq }) => seq).join()
+  return seqs(a) === seqs(b)
+}
+
 /** Layers that are still to be copied downwards, from the run's second one to its target. */
 export function uppersOf(run: MergeRun): readonly ChainPoint[] {
   return [...run.members.slice(1), run.target]

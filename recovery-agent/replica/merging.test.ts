@@ -1,4 +1,6 @@
 /** Merges in slices: what happens between two of them, and what one of them may cost. */
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { defined } from '#shared/assert.ts'
 import { type Clock, systemClock } from '#shared/clock.ts'
@@ -235,4 +237,63 @@ it('40 points of a disk of 1 GiB go down to 1 in slices of bounded work, while a
   expect(copied).toBeGreaterThan(2 * changed.size)
   expect(mergedBytes / CLUSTER_BYTES).toBeLessThan(copied * 0.75)
   store[Symbol.dispose]()
+})
+
+describe('a merge', () => {
+  /** Points 1 to 3, of which nothing but the newest is to be kept. */
+  function threePoints() {
+    const vm = new ModelVm(seededRng(9), { 'disk-0': 30 * CLUSTER_BYTES })
+    const store = open(nodeFiles)
+    prepareReplica(store, vm, { retentionPoints: 0, retentionIntervalSeconds: 0 })
+    for (let i = 0; i < 3; i++) {
+      vm.scribble(10)
+      replicate(store, vm.capture())
+    }
+    return store
+  }
+  const layer = (seq: number) => join(dir.path, 'replicas', testVm, 'disk-0', `1-00000000000${seq}.qcow2`)
+  const flip = (seq: number, at: number) => {
+    const bytes = readFileSync(layer(seq))
+    bytes[at] = (bytes[at] ?? 0) ^ 1
+    writeFileSync(layer(seq), bytes)
+  }
+
+  it('does not begin with a point that was pinned while it looked at the layers', () => {
+    const store = threePoints()
+    expect(store.prune(testVm, 0)).toBe(true)
+    store.pin(testVm, { epoch: 1, seq: 2 }, true)
+    while (store.prune(testVm, 0));
+    expect(store.points(testVm).map(({ seq }) => seq)).toEqual([2, 3])
+    store[Symbol.dispose]()
+  })
+
+  it('does not begin with a layer whose tables rotted: it is healed first', () => {
+    const store = threePoints()
+    const l2Offset = Number(readFileSync(layer(2)).readBigUInt64BE(40))
+    const l2 = Number(readFileSync(layer(2)).readBigUInt64BE(l2Offset) & 0x00fffffffffffe00n)
+    const entry = readFileSync(layer(2)).subarray(l2).indexOf(0x80)
+    // The entry of a block becomes "zeros".
+    flip(2, l2 + entry + 7)
+    expect(() => {
+      while (store.prune(testVm, 0));
+    }).toThrow(expect.objectContaining({ code: 'layer-damaged' }))
+    expect(store.prune(testVm, 0)).toBe(false)
+    expect(store.points(testVm).map(({ seq, damaged }) => [seq, damaged])).toEqual([
+      [1, false],
+      [2, true],
+      [3, true],
+    ])
+    store[Symbol.dispose]()
+  })
+
+  it('copies a rotten block as it is, and it stays known as damaged', () => {
+    const store = threePoints()
+    flip(3, CLUSTER_BYTES + 100)
+    while (store.prune(testVm, 0));
+    expect(store.points(testVm).map(({ seq, damaged }) => [seq, damaged])).toEqual([[3, true]])
+    const overlayId = 'ov' as OverlayId
+    const request = { vmId: testVm, overlayId, point: null, purpose: 'failover', format: 'raw' } as const
+    expect(() => store.createOverlay(request)).toThrow(expect.objectContaining({ code: 'point-damaged' }))
+    store[Symbol.dispose]()
+  })
 })

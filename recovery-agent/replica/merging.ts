@@ -2,6 +2,7 @@
  * One merge on its way (shared/formats/qcow2/merge.ts does the files). It is done in slices, between which everything
  * else of the store goes on, this VM's included: at every instant each point that is listed reads as it always did.
  *
+ *   check     the tables of the layers that will go say what was written (merge-check.ts)
  *   mark      the members are `merging` in replica.db: from here on nobody may stand on them
  *   merge     disk by disk, the newest version of every block is written into the lowest member's file
  *   rename    which takes the name of the target's layer; the folder is synced
@@ -20,8 +21,10 @@ import { CLUSTER_BYTES } from '#shared/formats/qcow2/header.ts'
 import { type LayerTables, readLayerTables, readTable } from '#shared/formats/qcow2/layer-reader.ts'
 import { type MergeProgress, mergeLayers } from '#shared/formats/qcow2/merge.ts'
 import type { DiskId, VmId } from '#shared/ids.ts'
+import type { PointRef } from '#shared/messages/commands.ts'
 import { saveChangedCopies } from './catalog-copy.ts'
 import type { ReplicaContext } from './context.ts'
+import { blockCheck, checkTables } from './merge-check.ts'
 import { mergeLayerLeaves } from './merge-leaves.ts'
 import { hasBacking, type MergeRun } from './merge-run.ts'
 import { layerName } from './names.ts'
@@ -40,16 +43,20 @@ export interface MergeSlice {
   readonly elapsedMs: number
 }
 
-export class Merging implements Disposable {
+export interface DueRun {
   readonly run: MergeRun
+  readonly isStillDue: () => boolean
+}
+
+export class Merging implements Disposable {
   readonly #context: ReplicaContext
   readonly #work: Generator<MergeProgress, void>
   #copiedBytes = 0
 
-  constructor(context: ReplicaContext, vmId: VmId, run: MergeRun) {
+  /** `isStillDue` is asked when the members are about to be marked: until then one may be pinned or leased. */
+  constructor(context: ReplicaContext, vmId: VmId, { run, isStillDue }: DueRun) {
     this.#context = context
-    this.run = run
-    this.#work = mergeRun(context, vmId, run)
+    this.#work = mergeRun(context, vmId, { run, isStillDue })
   }
 
   get copiedBytes(): number {
@@ -79,9 +86,15 @@ export class Merging implements Disposable {
   }
 }
 
-function* mergeRun(context: ReplicaContext, vmId: VmId, run: MergeRun): Generator<MergeProgress, void> {
+function* mergeRun(
+  context: ReplicaContext,
+  vmId: VmId,
+  { run, isStillDue }: DueRun,
+): Generator<MergeProgress, void> {
   const { catalog, crash, files, log, paths } = context
   const { members, target } = run
+  if (members.every(({ state }) => state !== 'merging')) yield* checkRun(context, vmId, run)
+  if (!isStillDue()) return
   catalog.transaction(() => {
     for (const { seq, state } of members) if (state !== 'merging') catalog.setState(vmId, seq, 'merging')
   })
@@ -140,6 +153,21 @@ function recordMerge(context: ReplicaContext, vmId: VmId, run: MergeRun): void {
   })
 }
 
+/** Before anything is marked: while a layer waits to be healed nothing may be in between. */
+function* checkRun(context: ReplicaContext, vmId: VmId, run: MergeRun): Generator<MergeProgress, void> {
+  for (const { diskId } of run.target.disks) {
+    const layers = openLayers(context, { vmId, diskId, run })
+    try {
+      for (const layer of layers.slice(0, -1)) {
+        for (const _ of checkTables(context, { vmId, diskId, seq: layer.seq }, layer))
+          yield { copiedBytes: 0 }
+      }
+    } finally {
+      for (const { file } of layers) file.close()
+    }
+  }
+}
+
 interface DiskMerge {
   readonly vmId: VmId
   readonly diskId: DiskId
@@ -159,6 +187,10 @@ function* mergeDisk(context: ReplicaContext, merge: DiskMerge): Generator<MergeP
     const merging = mergeLayers({
       lower,
       uppers: layers.slice(0, -1),
+      onCopied: blockCheck(
+        context,
+        layers.slice(0, -1).map(({ seq }) => ({ vmId, diskId, seq })),
+      ),
       step: (step) => crash(`replica.prune-${step}`),
     })
     ;({ blockCount } = yield* merging)
@@ -171,29 +203,32 @@ function* mergeDisk(context: ReplicaContext, merge: DiskMerge): Generator<MergeP
   return blockCount
 }
 
+type OpenLayer = LayerTables & PointRef
+
 /** What the target's layer stands on as far as it belongs to the run, newest first; the target's own is the first. */
-function openLayers({ files, paths }: ReplicaContext, { vmId, diskId, run }: DiskMerge): LayerTables[] {
-  const layers: LayerTables[] = []
-  const open = (path: string, mode: 'read' | 'write') => {
+function openLayers({ files, paths }: ReplicaContext, { vmId, diskId, run }: DiskMerge): OpenLayer[] {
+  const layers: OpenLayer[] = []
+  const open = ({ epoch, seq }: PointRef, mode: 'read' | 'write') => {
+    const path = paths.layer(vmId, diskId, { epoch, seq })
     const file = files.open(path, mode)
     try {
-      layers.push(readLayerTables(file, path))
+      layers.push({ ...readLayerTables(file, path), epoch, seq })
     } catch (error) {
       file.close()
       throw error
     }
   }
   try {
-    open(paths.layer(vmId, diskId, run.target), 'read')
+    open(run.target, 'read')
     for (const member of run.members.toReversed()) {
       if (layers.at(-1)?.header.backingName !== layerName(member)) continue
-      open(paths.layer(vmId, diskId, member), 'read')
+      open(member, 'read')
     }
     const lowest = layers.at(-1)
     if (lowest && layers.length > 1) {
       layers.pop()
       lowest.file.close()
-      open(lowest.path, 'write')
+      open(lowest, 'write')
     }
     return layers
   } catch (error) {

@@ -4,10 +4,10 @@ import { MergeSpeed, slowDownFor } from '#shared/policy/merge-pace.ts'
 import { decideRetention, type RetentionDecision, retentionOf } from '#shared/policy/retention.ts'
 import type { ReplicaRow } from './catalog.ts'
 import type { Chain } from './chain.ts'
-import type { ReplicaContext } from './context.ts'
+import { type ReplicaContext, replicaOrThrow } from './context.ts'
 import { damagedSeqs } from './damage.ts'
 import { mayMerge } from './merge-leaves.ts'
-import { type MergeRun, mergeRuns, uppersOf } from './merge-run.ts'
+import { isSameRun, type MergeRun, mergeRuns, uppersOf } from './merge-run.ts'
 import { Merging } from './merging.ts'
 import { overlaysOn } from './overlays.ts'
 
@@ -89,8 +89,11 @@ export class Pruning {
   #begin(replica: ReplicaRow): Merging | undefined {
     const run = this.#mergeable(replica)
     if (!run) return undefined
-    const merging = new Merging(this.#context, replica.vmId, run)
-    this.#merging.set(replica.vmId, merging)
+    const { vmId } = replica
+    const isStillDue = () =>
+      this.#runs(replicaOrThrow(this.#context, vmId)).some((now) => isSameRun(now, run))
+    const merging = new Merging(this.#context, vmId, { run, isStillDue })
+    this.#merging.set(vmId, merging)
     return merging
   }
 

@@ -14,6 +14,8 @@ export interface CopyRun {
   readonly from: number
   readonly to: number
   readonly count: number
+  /** Of each cluster the block, as the table counts it: from 0. */
+  readonly blocks: readonly number[]
 }
 
 export interface TablePlan {
@@ -62,7 +64,7 @@ export function planTable(of: {
       else if (state !== ABSENT) {
         const old = table[i] ?? ABSENT
         const to = old > 0 ? old : of.allocate()
-        addToRuns(runs, { upperIndex, from: state, to, count: 1 })
+        addToRuns(runs, { upperIndex, from: state, to, count: 1, blocks: [i] })
         set(i, to)
       }
     }
@@ -79,6 +81,7 @@ function addToRuns(runs: CopyRun[], next: CopyRun): void {
     last.count < MAX_RUN_CLUSTERS &&
     last.from + last.count === next.from &&
     last.to + last.count === next.to
-  if (isNeighbour) runs[runs.length - 1] = { ...last, count: last.count + 1 }
+  if (isNeighbour)
+    runs[runs.length - 1] = { ...last, count: last.count + 1, blocks: [...last.blocks, ...next.blocks] }
   else runs.push(next)
 }

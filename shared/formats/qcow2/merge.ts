@@ -63,10 +63,19 @@ export interface MergeOutcome {
   readonly blockCount: number
 }
 
+export interface CopiedBlocks {
+  readonly upperIndex: number
+  readonly blockIndexes: readonly number[]
+  /** Valid during the call. */
+  readonly bytes: Buffer
+}
+
 export interface MergeLayers {
   readonly lower: LayerTables
   /** Newest first, at least one. */
   readonly uppers: readonly LayerTables[]
+  /** Sees what was read of the upper layers before it is written. */
+  readonly onCopied?: (copied: CopiedBlocks) => void
   readonly step?: (step: MergeStep) => void
 }
 
@@ -85,6 +94,7 @@ class Merge {
   readonly #lower: LayerTables
   readonly #uppers: readonly LayerTables[]
   readonly #step: (step: MergeStep) => void
+  readonly #onCopied: (copied: CopiedBlocks) => void
   readonly #sizeBytes: number
   /** Everything referenced before or after: what refcounts must cover while tables change. */
   readonly #use = new ClusterUse()
@@ -100,10 +110,11 @@ class Merge {
   #unsyncedBytes = 0
   readonly #buffer = Buffer.allocUnsafe(MAX_RUN_CLUSTERS * CLUSTER_BYTES)
 
-  constructor({ lower, uppers, step = () => {} }: MergeLayers) {
+  constructor({ lower, uppers, onCopied = () => {}, step = () => {} }: MergeLayers) {
     this.#lower = lower
     this.#uppers = uppers
     this.#step = step
+    this.#onCopied = onCopied
     this.#sizeBytes = uppers[0]?.header.sizeBytes ?? 0
     const l1Entries = Math.max(l1EntriesOf(this.#sizeBytes), lower.header.l1Entries)
     this.#l2Clusters = Array.from({ length: l1Entries }, (_, i) => lower.l2Clusters[i] ?? 0)
@@ -165,16 +176,18 @@ class Merge {
     this.#entryCounts[tableIndex] = plan.entryCount
     for (const cluster of plan.freed) this.#freed.add(cluster)
     yield NOTHING
-    yield* this.#copy(plan)
+    yield* this.#copy(plan, tableIndex)
     if (!plan.isChanged) return
     this.#window.set(tableIndex, plan.table)
     this.#l2Clusters[tableIndex] ||= this.#take(this.#use.allocate())
   }
 
-  *#copy({ copies }: TablePlan): Generator<MergeProgress, void> {
+  *#copy({ copies }: TablePlan, tableIndex: number): Generator<MergeProgress, void> {
     for (const run of copies) {
       const bytes = this.#buffer.subarray(0, run.count * CLUSTER_BYTES)
       this.#uppers[run.upperIndex]?.file.read(bytes, run.from * CLUSTER_BYTES)
+      const blockIndexes = run.blocks.map((block) => tableIndex * L2_ENTRIES + block)
+      this.#onCopied({ upperIndex: run.upperIndex, blockIndexes, bytes })
       this.#lower.file.write([bytes], run.to * CLUSTER_BYTES)
       this.#unsyncedBytes += bytes.length
       if (this.#unsyncedBytes >= SYNC_BYTES) {
