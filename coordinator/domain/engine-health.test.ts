@@ -19,6 +19,7 @@ const calm: EngineState = {
   proof: [proof()],
   proofHours: 100,
   proofSinceMs: 0,
+  firstDiskIds: ['disk0'],
   resync: null,
   forecast: null,
   slowedByMs: 0,
@@ -65,6 +66,13 @@ describe('what the engine says that a person must know', () => {
     expect(told({ ...never, proofSinceMs: nowMs - 150 * hourMs })).toEqual([])
     expect(told({ ...never, proofSinceMs: nowMs - 151 * hourMs })).toHaveLength(1)
     expect(told({ proof: [] })).toHaveLength(1)
+  })
+  it('a disk added later counts from what was last proved beside it', () => {
+    const added = proof({ diskId: diskId.parse('disk1'), provedAtMs: null })
+    expect(told({ proof: [proof(), added] })).toEqual([])
+    const old = proof({ provedAtMs: nowMs - 151 * hourMs })
+    expect(told({ proof: [old, added] })).toHaveLength(2)
+    expect(told({ proof: [proof(), added], firstDiskIds: ['disk0', 'disk1'] })).toHaveLength(1)
   })
   it('bad blocks and damaged points are critical where they cost the newest state', () => {
     expect(told({ proof: [proof({ badBlocks: 2 })] })[0]).toMatch(

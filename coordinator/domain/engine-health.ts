@@ -13,6 +13,8 @@ export interface EngineState {
   readonly proofHours: number
   /** A disk never proved is late from here on. */
   readonly proofSinceMs: number
+  /** Disks the VM had when it was protected; another one was added since. */
+  readonly firstDiskIds: readonly string[]
   readonly resync: ReplicationReport['resync']
   readonly forecast: ReplicationReport['forecast']
   readonly slowedByMs: number
@@ -56,7 +58,8 @@ function ofPoints({ points }: EngineState): readonly HealthReason[] {
 /** Points named in one sentence; the list has them all. */
 const namedAtMost = 5
 
-function ofProof({ proof, proofHours, proofSinceMs, nowMs }: EngineState): readonly HealthReason[] {
+function ofProof(state: EngineState): readonly HealthReason[] {
+  const { proof, proofHours, proofSinceMs, nowMs } = state
   const bad = proof.filter(({ badBlocks }) => badBlocks > 0)
   const reasons: HealthReason[] = bad.map((disk) => ({
     severity: 'critical',
@@ -65,7 +68,8 @@ function ofProof({ proof, proofHours, proofSinceMs, nowMs }: EngineState): reado
   }))
   const rule = { proofHours, sinceMs: proofSinceMs, nowMs }
   const sound = proof.filter(({ badBlocks }) => badBlocks === 0)
-  for (const disk of sound.filter((each) => isProofLate(each, rule)))
+  const isLate = (disk: DiskProof) => isProofLate(disk, { ...rule, sinceMs: sinceOf(disk, state) })
+  for (const disk of sound.filter(isLate))
     reasons.push({
       severity: 'warning',
       text: `${disk.diskId}: ${proofText(disk, nowMs)}; every block is to be read again within ${describeMs(proofHours * 3_600_000)}`,
@@ -76,6 +80,12 @@ function ofProof({ proof, proofHours, proofSinceMs, nowMs }: EngineState): reado
     reasons.push({ severity: 'warning', text, answer: verifyFully })
   }
   return reasons
+}
+
+/** A disk added to a VM protected long ago is not late at once: it counts from what was last proved beside it. */
+function sinceOf({ diskId }: DiskProof, { proof, proofSinceMs, firstDiskIds }: EngineState): number {
+  if (firstDiskIds.includes(diskId)) return proofSinceMs
+  return Math.max(proofSinceMs, ...proof.map(({ provedAtMs }) => provedAtMs ?? 0))
 }
 
 function ofResync({ resync, nowMs }: EngineState): readonly HealthReason[] {

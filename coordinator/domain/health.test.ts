@@ -19,6 +19,7 @@ const healthy: HealthInput = {
     proof: [],
     proofHours: 0,
     proofSinceMs: 0,
+    firstDiskIds: [],
     resync: null,
     forecast: null,
     slowedByMs: 0,

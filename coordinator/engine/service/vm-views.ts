@@ -127,6 +127,7 @@ function engineStateOf(snapshot: Snapshot, vm: ProtectedVm): EngineState {
     proof: worseProofs(replication?.proof ?? [], replica?.proof ?? []),
     proofHours: vm.policy.proofHours,
     proofSinceMs: vm.protectedAtMs,
+    firstDiskIds: vm.description.disks.map(({ diskId }) => diskId),
     resync: replication?.resync ?? null,
     forecast: replication?.forecast ?? null,
     slowedByMs: replication?.slowedByMs ?? 0,
