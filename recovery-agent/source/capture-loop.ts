@@ -74,6 +74,7 @@ async function cycle(source: Source, elapsedMs: number, signal: AbortSignal): Pr
         new HotsiteError('buffer-full', message, { details: { bufferedBytes, maxBytes } }),
         'warning',
       )
+      source.flow.evaluate()
       // Room comes from an acknowledgement, which is a change; without a request the timetable decides.
       if (requests.length > 0) await source.changeOrAfter(source.version, source.frequencyMs, signal)
       return

@@ -182,7 +182,9 @@ export class Sources implements AsyncDisposable {
     const replaced = source.record.target.serverId !== order.target.serverId
     const moved = JSON.stringify(order.target) !== JSON.stringify(source.record.target)
     if (replaced) await this.#deps.engine.requireSync(order.vmId, cause)
-    source.update({ ...order, seenOff: false })
+    // A repeat of the order must not hold a later synchronization until the start time of the first.
+    const notBeforeMs = source.engineState?.needsSync ? order.notBeforeMs : null
+    source.update({ ...order, notBeforeMs, seenOff: false })
     if (moved || !source.peerConnected) source.interrupt('the order was renewed')
     if (replaced) await source.refresh()
   }

@@ -1,4 +1,6 @@
 import { expect, test } from 'vitest'
+import { dialChannel } from '#shared/channel/dial.ts'
+import { replicationPolicy } from '#shared/messages/policy.ts'
 import { openFaultyLink } from './faulty-link.ts'
 import { JumpingClock } from './jumping-clock.ts'
 import { type TwoHosts, twoHosts, until, VM } from './two-hosts.ts'
@@ -109,4 +111,39 @@ test('a breach is foretold while the target is away, before the data is too old,
   for (let i = 0; i < 3; i++) await copyNow(hosts)
   expect(hosts.east.report().forecast?.breachAtMs).toBeNull()
   expect(hosts.east.events().map(({ code }) => code)).toContain('rpo-breach-over')
+}, 60_000)
+
+test('a target that asks for time gets it: the next copy comes so much later than the frequency says', async () => {
+  const clock = new JumpingClock()
+  let slowMs = 20_000
+  await using hosts = await twoHosts({
+    eastClock: clock,
+    eastOverrides: {
+      async dial(options) {
+        const channel = await dialChannel(options)
+        return {
+          ...channel,
+          async *messages() {
+            for await (const message of channel.messages())
+              yield message.kind === 'pointAck' ? { ...message, body: { ...message.body, slowMs } } : message
+          },
+        }
+      },
+    },
+  })
+  await hosts.protect({ policy: { copyFrequencySeconds: 30 } })
+  await firstPoint(hosts)
+  await copyNow(hosts)
+  expect(hosts.east.report()).toMatchObject({ slowedByMs: 20_000, sealedSeq: 2 })
+  slowMs = 0
+  clock.jump(40_000)
+  // It makes the capture loop look at its timetable once more.
+  await hosts.east.agent.handlers['policy.update'](
+    { vmId: VM, policy: replicationPolicy.parse({ copyFrequencySeconds: 30 }) },
+    never,
+  )
+  expect(hosts.east.report().sealedSeq).toBe(2)
+  clock.jump(10_000)
+  await until('the slow cycle', () => hosts.east.report().ackedSeq === 3)
+  expect(hosts.east.report().slowedByMs).toBe(0)
 }, 60_000)
