@@ -168,9 +168,9 @@ it('a source that is fenced as part of a failover is no alarm; one that nobody a
   a.provider.server.hold.add('vm.fence')
   const { jobId } = await test.service.plannedFailover('shop')
   await test.job(jobId, ({ steps }) => steps.at(-1)?.state === 'running')
+  a.agent.said = { slowedByMs: 1 }
   a.agent.reportReplication({ activity: 'fenced', cause: null })
-  await test.vm('shop', ({ lastCycle }) => lastCycle !== null)
-  const during = await test.service.showVm('shop')
+  const during = await test.vm('shop', ({ slowedByMs }) => slowedByMs === 1)
   expect([during.state, during.health]).toEqual(['failingOver', 'warning'])
   a.provider.server.release()
   expect((await test.job(jobId)).state).toBe('succeeded')
