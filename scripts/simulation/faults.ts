@@ -1,6 +1,10 @@
 /** What is done to hosts, disks, clocks and the line. */
+
+import { background } from './background.ts'
 import type { Host } from './host.ts'
+import { prove } from './operate.ts'
 import { downMs, type FaultKind, pick } from './plan.ts'
+import { expectCause } from './protected-vm.ts'
 import type { World } from './world.ts'
 
 export function inject(world: World, kind: FaultKind): void {
@@ -52,6 +56,9 @@ export function inject(world: World, kind: FaultKind): void {
     case 'memory-spoils':
       pick(rng, world.hosts).spoiledBatches += 1
       return
+    case 'rot':
+      rot(world)
+      return
     case 'tracker-lost':
       for (const { hypervisor } of world.hosts) hypervisor.loseTrackers()
       return
@@ -63,6 +70,25 @@ function fill(world: World, { disk }: Host): void {
   world.isTroubled = true
   world.scheduler.after(60_000 + world.below(900_000), () => {
     disk.roomBytes = undefined
-    world.isTroubled = false
+    world.isTroubled = world.vms.some((vm) => vm.rot !== 'none')
   })
+}
+
+/** One bit of a layer turns, data or table. Somebody has the replica proved a while later, if the scrub did not find it. */
+function rot(world: World): void {
+  const vm = pick(world.rng, world.vms)
+  if (world.turning.has(vm)) return
+  const layers = [...vm.target.disk.files].filter(
+    ([path]) => path.includes(`/replicas/${vm.vmId}/`) && path.endsWith('.qcow2'),
+  )
+  if (layers.length === 0) return
+  const [path, file] = pick(world.rng, layers)
+  const cluster = pick(world.rng, [...file.clusters.keys()])
+  file.rot(cluster, world.below(65_536 * 8))
+  world.note(`rot in cluster ${cluster} of ${path.slice(path.indexOf('/replicas/'))}`)
+  vm.rot = 'unproved'
+  // Merges and the catalog may find it first and say so.
+  world.isTroubled = true
+  for (let n = 0; n < 3; n++) expectCause(vm, 'replica-damaged')
+  world.scheduler.after(60_000 + world.below(600_000), () => background(world, prove(world, vm)))
 }

@@ -2,9 +2,10 @@
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { background } from './background.ts'
 import { inject } from './faults.ts'
 import { useNativeSignatures } from './native-signatures.ts'
-import { operate } from './operate.ts'
+import { operate, prove } from './operate.ts'
 import { judgePoints } from './oracle.ts'
 import { faultKinds, type HistoryPlan, operations, type PlannedAction, planHistory } from './plan.ts'
 import { defineVm, protectVm } from './protect.ts'
@@ -96,17 +97,6 @@ function act(world: World, { kind }: PlannedAction): void {
   if (operation) background(world, operate(world, operation))
 }
 
-function background(world: World, work: Promise<unknown>): void {
-  world.pending++
-  work
-    .catch((error) =>
-      world.truth.violate('engine', `an order failed: ${error instanceof Error ? error.stack : error}`),
-    )
-    .finally(() => {
-      world.pending--
-    })
-}
-
 function keepWriting(world: World, vm: ProtectedVm): void {
   const { scheduler } = world
   const again = () => {
@@ -152,10 +142,15 @@ export async function convergeInPeace(world: World): Promise<void> {
   link.setSilent(false)
   for (const { disk } of world.hosts) disk.roomBytes = undefined
   for (const host of world.hosts) if (!host.life) void world.switchOn(host)
+  for (const vm of world.vms) if (vm.rot !== 'none') background(world, prove(world, vm))
   const deadlineMs = scheduler.nowMs + PEACE_LIMIT_MS
   while (scheduler.nowMs < deadlineMs) {
     await scheduler.runUntil(scheduler.nowMs + PEACE_STEP_MS)
-    if (world.pending === 0 && world.vms.every((vm) => isCurrent(world, vm) && isPruned(vm))) return
+    if (
+      world.pending === 0 &&
+      world.vms.every((vm) => isCurrent(world, vm) && (isPruned(vm) || isDamaged(vm)))
+    )
+      return
   }
   if (world.pending > 0) world.truth.violate('I4', `${world.pending} orders were never carried out`)
   for (const vm of world.vms) {
@@ -164,7 +159,8 @@ export async function convergeInPeace(world: World): Promise<void> {
         'convergence',
         `${vm.vmId}: the newest point is not the guest's present after ${PEACE_LIMIT_MS / 60_000} minutes of peace`,
       )
-    if (!isPruned(vm)) world.truth.violate('I10', `${vm.vmId}: retention has not done what it decided`)
+    if (!isPruned(vm) && !isDamaged(vm))
+      world.truth.violate('I10', `${vm.vmId}: retention has not done what it decided`)
   }
 }
 
@@ -172,13 +168,18 @@ export async function convergeInPeace(world: World): Promise<void> {
 function isCurrent(world: World, vm: ProtectedVm): boolean {
   const points = vm.target.parts?.store.points(vm.vmId) ?? []
   const newest = points.toSorted((a, b) => a.seq - b.seq).at(-1)
-  if (!newest) return false
+  if (!newest || newest.damaged) return false
   return world.truth.signed(vm.vmId, newest).some(({ instant }) => instant.change === vm.guest.change)
 }
 
 function isPruned(vm: ProtectedVm): boolean {
   const store = vm.target.parts?.store
   return store !== undefined && decisionsNow(vm, store).every(({ keep }) => keep)
+}
+
+/** Merging waits for what may still be healed. */
+function isDamaged({ target, vmId }: ProtectedVm): boolean {
+  return target.parts?.store.points(vmId).some(({ damaged }) => damaged) ?? false
 }
 
 export function judgeRest(world: World): void {

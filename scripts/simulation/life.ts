@@ -179,6 +179,7 @@ export class Life {
     }
     this.#parts = { engine, store, sources, target, handlers }
     void target.pruner.run(this.#stop.signal)
+    void target.scrubber.run(this.#stop.signal)
   }
 
   #openStore(): ReplicaStore & Disposable {

@@ -2,7 +2,7 @@
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import { type OverlayId, overlayId } from '#shared/ids.ts'
 import { diskBytes, type Operation, pick, randomPolicy } from './plan.ts'
-import { failOver, startVm } from './protect.ts'
+import { failOver, judgeOverlay, startVm } from './protect.ts'
 import { expectCause, type ProtectedVm, pointName } from './protected-vm.ts'
 import type { World } from './world.ts'
 
@@ -104,10 +104,22 @@ async function createOverlay(world: World, vm: ProtectedVm): Promise<void> {
     purpose: 'test',
     verify: true,
   })
-  if (!(done instanceof HotsiteError) && vm.epoch === epoch) vm.overlays.set(id, done.point)
+  if (done instanceof HotsiteError || vm.epoch !== epoch) return
+  vm.overlays.set(id, done.point)
+  judgeOverlay(world, vm, { overlay: id, point: done.point })
 }
 
 async function removeOverlay(world: World, vm: ProtectedVm, id: OverlayId): Promise<void> {
   vm.overlays.delete(id)
   await world.order(vm.target, 'overlay.remove', { vmId: vm.vmId, overlayId: id })
+}
+
+/** Reads every block of the replica again; what is wrong is healed, or said to be wrong. */
+export async function prove(world: World, vm: ProtectedVm): Promise<void> {
+  const { epoch, target } = vm
+  const outcome = await world.order(target, 'replica.verify', { vmId: vm.vmId, percent: 100 })
+  if (outcome instanceof HotsiteError || vm.epoch !== epoch || vm.target !== target) return
+  const bad = outcome.disks.reduce((sum, { badBlocks }) => sum + badBlocks, 0)
+  world.note(`${vm.vmId} proved: ${bad} bad blocks left, ${outcome.damagedPoints.length} points damaged`)
+  if (vm.rot === 'unproved') vm.rot = 'proved'
 }

@@ -55,6 +55,8 @@ function judgePoint(truth: Truth, vm: ProtectedVm, point: PointReport): void {
     truth.violate('I3', `${name} was never captured`)
     return
   }
+  // A turned bit is found by a proof; from then on a point that is not said to be damaged is sound.
+  if (vm.rot === 'unproved' || point.damaged) return
   truth.pointsVerified++
   const problems = signed.map(({ instant }) => differenceOf(vm, point, instant.disks))
   if (!problems.includes(undefined)) truth.violate('I3', `${name}: ${problems[0]}`)

@@ -19,6 +19,7 @@ export const faultKinds = [
   'snapshot-torn',
   'tracker-lost',
   'memory-spoils',
+  'rot',
 ] as const
 export type FaultKind = (typeof faultKinds)[number]
 
@@ -114,6 +115,8 @@ export function randomPolicy(rng: Rng): ReplicationPolicy {
     retentionIntervalSeconds: pick(rng, [0, 0, 60, 600]),
     compression: rng.next() < 0.5,
     throttleBytesPerSecond: pick(rng, [0, 0, 0, 500_000]),
+    // On disks this small a rolling proof is most of the work of a history.
+    proofHours: pick(rng, [0, 0, 0, 0, 24]),
   })
 }
 

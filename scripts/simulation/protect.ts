@@ -2,12 +2,13 @@
 
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import { fabricVmId, type OverlayId, overlayId, vmId } from '#shared/ids.ts'
+import type { PointRef } from '#shared/messages/commands.ts'
 import type { ReplicationPolicy } from '#shared/messages/policy.ts'
 import { seededRng } from '#shared/rng.ts'
-import { Guest, type Load } from './guest.ts'
+import { type DiskImage, Guest, type Load } from './guest.ts'
 import { judgePoints } from './oracle.ts'
 import { expectCause, type ProtectedVm, pointName } from './protected-vm.ts'
-import { CLUSTER_BYTES, type SimFile } from './sim-disk.ts'
+import { CLUSTER_BYTES } from './sim-disk.ts'
 import type { World } from './world.ts'
 
 export interface VmPlan {
@@ -40,6 +41,7 @@ export function defineVm(world: World, plan: VmPlan, seed: number): ProtectedVm 
     dropped: new Set(),
     expectedCauses: new Map(),
     ackedSeq: 0,
+    rot: 'none',
     fencedPoints: undefined,
   }
   world.vms.push(vm)
@@ -86,7 +88,8 @@ export async function startVm(world: World, vm: ProtectedVm, cause: 'initial' | 
  */
 export async function failOver(world: World, vm: ProtectedVm): Promise<boolean> {
   const { target, source, vmId: id } = vm
-  if (!target.parts || vm.listed.size === 0) return false
+  const points = target.parts?.store.points(id) ?? []
+  if (points.length === 0 || vm.rot === 'unproved' || points.some(({ damaged }) => damaged)) return false
   const epoch = vm.epoch + 1
   world.note(`${id} fails over to ${target.name} at epoch ${epoch}`)
   // A disaster: the sites do not hear each other, and the old one goes on in ignorance.
@@ -129,29 +132,28 @@ async function listedNow(world: World, vm: ProtectedVm): Promise<string[]> {
   return vm.target.parts?.store.points(vm.vmId).map(pointName) ?? []
 }
 
-/** The disks the failover wrote, as a guest of the other host; they must be those of the point. */
-function bootFrom(
-  world: World,
-  vm: ProtectedVm,
-  { overlay, point }: { overlay: OverlayId; point: { epoch: number; seq: number } },
-): Guest | undefined {
+interface Served {
+  readonly overlay: OverlayId
+  readonly point: PointRef
+}
+
+/** The disks a failover or a test is given must be those of the point, whatever happened to the layers (I3). */
+export function judgeOverlay(world: World, vm: ProtectedVm, served: Served): DiskImage[] | undefined {
+  const { overlay, point } = served
   const signed = world.truth.signed(vm.vmId, point)
-  const fabricId = fabricVmId.parse(`fabric-${vm.vmId}-${vm.epoch}`)
-  const guest = new Guest({ vmId: vm.vmId, fabricVmId: fabricId, rng: seededRng(world.below(2 ** 30)) })
+  const images: DiskImage[] = []
   for (const disk of signed.at(-1)?.instant.disks ?? []) {
-    const path = [...vm.target.disk.files.keys()].find((name) =>
-      name.endsWith(`/${vm.vmId}/${overlay}/${disk.diskId}.raw`),
-    )
-    const file = path === undefined ? undefined : vm.target.disk.files.get(path)
+    const end = `/${vm.vmId}/${overlay}/${disk.diskId}.raw`
+    const [, file] = [...vm.target.disk.files].find(([name]) => name.endsWith(end)) ?? []
     if (!file) {
       world.truth.violate('I8', `overlay ${overlay} of ${vm.vmId} has no disk ${disk.diskId}`)
       return undefined
     }
-    guest.adopt({ ...disk, blocks: blocksOf(file) })
+    images.push({ ...disk, blocks: new Map(file.clusters) })
   }
   const isOne = signed.some(({ instant }) =>
     instant.disks.every((disk) => {
-      const own = guest.disks.find(({ diskId }) => diskId === disk.diskId)
+      const own = images.find(({ diskId }) => diskId === disk.diskId)
       const indexes = new Set([...disk.blocks.keys(), ...(own?.blocks.keys() ?? [])])
       return [...indexes].every((index) => sameBytes(disk.blocks.get(index), own?.blocks.get(index)))
     }),
@@ -159,14 +161,20 @@ function bootFrom(
   if (!isOne)
     world.truth.violate(
       'I3',
-      `the disks of failover ${overlay} of ${vm.vmId} are not those of point ${pointName(point)}`,
+      `the disks of ${overlay} of ${vm.vmId} are not those of point ${pointName(point)}`,
     )
-  guest.load = vm.guest.load
-  return guest
+  return images
 }
 
-function blocksOf(file: SimFile): Map<number, Buffer> {
-  return new Map(file.clusters)
+/** The VM goes on there. */
+function bootFrom(world: World, vm: ProtectedVm, served: Served): Guest | undefined {
+  const images = judgeOverlay(world, vm, served)
+  if (!images) return undefined
+  const fabricId = fabricVmId.parse(`fabric-${vm.vmId}-${vm.epoch}`)
+  const guest = new Guest({ vmId: vm.vmId, fabricVmId: fabricId, rng: seededRng(world.below(2 ** 30)) })
+  for (const image of images) guest.adopt(image)
+  guest.load = vm.guest.load
+  return guest
 }
 
 const zeros = Buffer.alloc(CLUSTER_BYTES)
@@ -195,6 +203,7 @@ async function turnAround(world: World, vm: ProtectedVm, guest: Guest): Promise<
   vm.guest = guest
   vm.fabricVmId = guest.fabricVmId
   vm.fencedPoints = undefined
+  vm.rot = 'none'
   vm.listed.clear()
   vm.dropped.clear()
   await protectVm(world, vm, 'reversed')

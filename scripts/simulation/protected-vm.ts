@@ -25,6 +25,11 @@ export interface ProtectedVm {
   readonly expectedCauses: Map<ResyncCause, number>
   /** Highest seq that was acknowledged at the source, in this epoch. */
   ackedSeq: number
+  /**
+   * What is known of the layers at the target: a bit of one may have turned since they were last proved (unproved), or
+   * they were proved since, and what is still wrong is said to be.
+   */
+  rot: 'none' | 'unproved' | 'proved'
   /** Points of older epochs that were there when the fence fell: `epoch/seq`. */
   fencedPoints: ReadonlySet<string> | undefined
 }
