@@ -249,12 +249,8 @@ class BufferedCapture implements CaptureEngine {
 
   /** After the copy cycle that runs: two snapshots of a VM do not mix. */
   readProved(vmId: VmId, request: ProvedRequest): Promise<StoredBatch> {
-    return this.#captures.run(() =>
-      this.#keeper.guard(async () => ({
-        batch: 0,
-        ...(await readProved(this.#deps, this.#known(vmId), request)),
-      })),
-    )
+    const read = () => readProved(this.#deps, this.#known(vmId), request)
+    return this.#captures.run(() => this.#keeper.guard(read))
   }
 
   exportSeed(request: SeedExportRequest): Promise<SeedExport> {

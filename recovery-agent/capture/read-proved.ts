@@ -3,7 +3,7 @@
  * buffer. Only what hashes to the leaf asked for is answered, so it does not matter what was read, nor whether the
  * snapshot held.
  */
-import { BatchBuilder, type PackedBatch, unpackBatch } from '#shared/blocks/batch.ts'
+import { BatchBuilder, unpackBatch } from '#shared/blocks/batch.ts'
 import { BLOCK_BYTES } from '#shared/blocks/block.ts'
 import { HASH_BYTES, leafOf } from '#shared/blocks/hash-tree.ts'
 import { storeBlock } from '#shared/blocks/stored-block.ts'
@@ -11,6 +11,7 @@ import type { DiskId } from '#shared/ids.ts'
 import type { VmRow } from '../buffer/vm-rows.ts'
 import { PendingTree } from '../tree/leaf-store.ts'
 import type { EngineDeps } from './engine-deps.ts'
+import type { StoredBatch } from './port.ts'
 
 export interface ProvedRequest {
   readonly diskId: DiskId
@@ -25,7 +26,7 @@ const MAX_BATCHES = 1024
 
 type Deps = Pick<EngineDeps, 'buffer' | 'hypervisor' | 'log'>
 
-export async function readProved(deps: Deps, vm: VmRow, request: ProvedRequest): Promise<PackedBatch> {
+export async function readProved(deps: Deps, vm: VmRow, request: ProvedRequest): Promise<StoredBatch> {
   const { blockIndexes } = request
   const leaves = Buffer.from(request.leaves)
   const wanted = new Map(
@@ -43,7 +44,7 @@ export async function readProved(deps: Deps, vm: VmRow, request: ProvedRequest):
     const block = found.get(blockIndex)
     if (block) builder.add(blockIndex, storeBlock(block, true))
   }
-  return builder.take()
+  return { batch: 0, ...builder.take() }
 }
 
 interface Search {

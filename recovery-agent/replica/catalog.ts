@@ -1,10 +1,12 @@
 /** replica.db as objects: every statement the store runs. */
 import type { Statement } from 'better-sqlite3'
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { DiskId, OverlayId, ServerId, VmId } from '#shared/ids.ts'
 import type { OverlayDisk, PointRef } from '#shared/messages/commands.ts'
 import { type ReplicationPolicy, replicationPolicy } from '#shared/messages/policy.ts'
 import type { Sqlite } from '#shared/sqlite.ts'
 import { type LeafStore, openLeafStore } from '../tree/leaf-store.ts'
+import { CatalogSums, type SumKind } from './catalog-sums.ts'
 import type { Chain, ChainDisk, ChainPoint } from './chain.ts'
 import { DamageRows } from './damage.ts'
 import { LayerLeaves } from './layer-leaves.ts'
@@ -50,6 +52,7 @@ export class Catalog {
   readonly layerLeaves: LayerLeaves
   readonly damage: DamageRows
   readonly suspicions: Suspicions
+  readonly sums: CatalogSums
   readonly #db: Sqlite
   readonly #statements = new Map<string, Statement<unknown[], Row>>()
   #changes = 0
@@ -62,6 +65,7 @@ export class Catalog {
     this.layerLeaves = new LayerLeaves(db)
     this.damage = new DamageRows(db)
     this.suspicions = new Suspicions(db)
+    this.sums = new CatalogSums(db)
   }
 
   /** Grows with every change of any chain and of what is known of its layers: who read before it grew looks again. */
@@ -90,35 +94,50 @@ export class Catalog {
     return this.#db.transaction(work).immediate()
   }
 
+  /** Those whose rows are as they were written; of the others nothing is believed. */
   replicas(): ReplicaRow[] {
-    return this.#all('SELECT * FROM replicas ORDER BY vm_id').map(replicaOf)
+    return this.sums.vmIds().flatMap((vmId) => {
+      try {
+        return this.replica(vmId) ?? []
+      } catch (error) {
+        if (error instanceof HotsiteError && error.code === 'catalog-damaged') return []
+        throw error
+      }
+    })
   }
 
+  /** Throws `catalog-damaged`, like everything that reads rows. */
   replica(vmId: VmId): ReplicaRow | undefined {
+    this.sums.ensure(vmId, 'replica')
     return this.#all('SELECT * FROM replicas WHERE vm_id = ?', vmId).map(replicaOf)[0]
   }
 
   putReplica(row: ReplicaRow): void {
-    this.markChanged(row.vmId)
-    this.#run(
-      'INSERT INTO replicas (vm_id, state, epoch, source_server_id, policy, disks) VALUES (?, ?, ?, ?, ?, ?) ' +
-        'ON CONFLICT (vm_id) DO UPDATE SET state = excluded.state, epoch = excluded.epoch, ' +
-        'source_server_id = excluded.source_server_id, policy = excluded.policy, disks = excluded.disks',
-      row.vmId,
-      row.state,
-      row.epoch,
-      row.sourceServerId,
-      JSON.stringify(row.policy),
-      JSON.stringify(row.disks),
-    )
+    this.#change(row.vmId, 'replica', () => {
+      this.markChanged(row.vmId)
+      this.#run(
+        'INSERT INTO replicas (vm_id, state, epoch, source_server_id, policy, disks) VALUES (?, ?, ?, ?, ?, ?) ' +
+          'ON CONFLICT (vm_id) DO UPDATE SET state = excluded.state, epoch = excluded.epoch, ' +
+          'source_server_id = excluded.source_server_id, policy = excluded.policy, disks = excluded.disks',
+        row.vmId,
+        row.state,
+        row.epoch,
+        row.sourceServerId,
+        JSON.stringify(row.policy),
+        JSON.stringify(row.disks),
+      )
+    })
   }
 
   deleteReplica(vmId: VmId): void {
-    this.#run('DELETE FROM replicas WHERE vm_id = ?', vmId)
-    this.#run('DELETE FROM scrubs WHERE vm_id = ?', vmId)
+    this.#change(vmId, 'replica', () => {
+      this.#run('DELETE FROM replicas WHERE vm_id = ?', vmId)
+      this.#run('DELETE FROM scrubs WHERE vm_id = ?', vmId)
+    })
   }
 
   chain(vmId: VmId): Chain {
+    this.sums.ensure(vmId, 'chain')
     const disks = Map.groupBy(
       this.#all('SELECT * FROM point_disks WHERE vm_id = ? ORDER BY disk_id', vmId),
       (row) => row['seq'] as number,
@@ -131,24 +150,30 @@ export class Catalog {
   }
 
   addToChain(vmId: VmId, member: ChainPoint, manifest: Uint8Array | null): void {
-    this.markChanged(vmId)
-    this.#run(
-      'INSERT INTO points (vm_id, seq, epoch, state, captured_at_ms, completed_at_ms, consistency, pinned, manifest) ' +
-        'VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)',
-      vmId,
-      member.seq,
-      member.epoch,
-      member.state,
-      member.capturedAtMs,
-      member.completedAtMs,
-      member.consistency,
-      member.pinned ? 1 : 0,
-      manifest && Buffer.from(manifest),
-    )
-    for (const disk of member.disks) this.putChainDisk(vmId, member.seq, disk)
+    this.#change(vmId, 'chain', () => {
+      this.markChanged(vmId)
+      this.#run(
+        'INSERT INTO points (vm_id, seq, epoch, state, captured_at_ms, completed_at_ms, consistency, pinned, manifest) ' +
+          'VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)',
+        vmId,
+        member.seq,
+        member.epoch,
+        member.state,
+        member.capturedAtMs,
+        member.completedAtMs,
+        member.consistency,
+        member.pinned ? 1 : 0,
+        manifest && Buffer.from(manifest),
+      )
+      for (const disk of member.disks) this.#putDisk(vmId, member.seq, disk)
+    })
   }
 
   putChainDisk(vmId: VmId, seq: number, disk: ChainDisk): void {
+    this.#change(vmId, 'chain', () => this.#putDisk(vmId, seq, disk))
+  }
+
+  #putDisk(vmId: VmId, seq: number, disk: ChainDisk): void {
     this.markChanged(vmId)
     this.#changes++
     this.#run(
@@ -165,24 +190,30 @@ export class Catalog {
   }
 
   setState(vmId: VmId, seq: number, state: ChainPoint['state']): void {
-    this.markChanged(vmId)
-    this.#changes++
-    this.#run('UPDATE points SET state = ? WHERE vm_id = ? AND seq = ?', state, vmId, seq)
+    this.#change(vmId, 'chain', () => {
+      this.markChanged(vmId)
+      this.#changes++
+      this.#run('UPDATE points SET state = ? WHERE vm_id = ? AND seq = ?', state, vmId, seq)
+    })
   }
 
   setPinned(vmId: VmId, seq: number, pinned: boolean): void {
-    this.markChanged(vmId)
-    this.#run('UPDATE points SET pinned = ? WHERE vm_id = ? AND seq = ?', pinned ? 1 : 0, vmId, seq)
+    this.#change(vmId, 'chain', () => {
+      this.markChanged(vmId)
+      this.#run('UPDATE points SET pinned = ? WHERE vm_id = ? AND seq = ?', pinned ? 1 : 0, vmId, seq)
+    })
   }
 
   removeFromChain(vmId: VmId, seq: number): void {
-    this.markChanged(vmId)
-    this.#changes++
-    this.#run('DELETE FROM points WHERE vm_id = ? AND seq = ?', vmId, seq)
-    this.#run('DELETE FROM point_disks WHERE vm_id = ? AND seq = ?', vmId, seq)
-    this.layerLeaves.removeMember(vmId, seq)
-    this.damage.removeMember(vmId, seq)
-    this.suspicions.clear(vmId, seq)
+    this.#change(vmId, 'chain', () => {
+      this.markChanged(vmId)
+      this.#changes++
+      this.#run('DELETE FROM points WHERE vm_id = ? AND seq = ?', vmId, seq)
+      this.#run('DELETE FROM point_disks WHERE vm_id = ? AND seq = ?', vmId, seq)
+      this.layerLeaves.removeMember(vmId, seq)
+      this.damage.removeMember(vmId, seq)
+      this.suspicions.clear(vmId, seq)
+    })
   }
 
   manifest(vmId: VmId, seq: number): Buffer | null {
@@ -191,46 +222,56 @@ export class Catalog {
   }
 
   partial(vmId: VmId): DeltaHeader | undefined {
+    this.sums.ensure(vmId, 'partial')
     const row = this.#all('SELECT header FROM partials WHERE vm_id = ?', vmId)[0]
     return row ? (JSON.parse(row['header'] as string) as DeltaHeader) : undefined
   }
 
   putPartial(header: DeltaHeader): void {
-    this.#run(
-      'INSERT OR REPLACE INTO partials (vm_id, header) VALUES (?, ?)',
-      header.vmId,
-      JSON.stringify(header),
-    )
+    this.#change(header.vmId, 'partial', () => {
+      this.#run(
+        'INSERT OR REPLACE INTO partials (vm_id, header) VALUES (?, ?)',
+        header.vmId,
+        JSON.stringify(header),
+      )
+    })
   }
 
   deletePartial(vmId: VmId): void {
-    this.#run('DELETE FROM partials WHERE vm_id = ?', vmId)
+    this.#change(vmId, 'partial', () => {
+      this.#run('DELETE FROM partials WHERE vm_id = ?', vmId)
+    })
   }
 
   overlays(vmId: VmId): OverlayRow[] {
+    this.sums.ensure(vmId, 'overlays')
     return this.#all('SELECT * FROM overlays WHERE vm_id = ? ORDER BY overlay_id', vmId).map(overlayOf)
   }
 
   putOverlay(row: OverlayRow): void {
-    this.markChanged(row.vmId)
-    this.#run(
-      'INSERT OR REPLACE INTO overlays ' +
-        '(vm_id, overlay_id, state, epoch, seq, captured_at_ms, purpose, format, disks) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)',
-      row.vmId,
-      row.overlayId,
-      row.state,
-      row.point.epoch,
-      row.point.seq,
-      row.capturedAtMs,
-      row.purpose,
-      row.format,
-      JSON.stringify(row.disks),
-    )
+    this.#change(row.vmId, 'overlays', () => {
+      this.markChanged(row.vmId)
+      this.#run(
+        'INSERT OR REPLACE INTO overlays ' +
+          '(vm_id, overlay_id, state, epoch, seq, captured_at_ms, purpose, format, disks) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)',
+        row.vmId,
+        row.overlayId,
+        row.state,
+        row.point.epoch,
+        row.point.seq,
+        row.capturedAtMs,
+        row.purpose,
+        row.format,
+        JSON.stringify(row.disks),
+      )
+    })
   }
 
   deleteOverlay(vmId: VmId, overlayId: OverlayId): void {
-    this.markChanged(vmId)
-    this.#run('DELETE FROM overlays WHERE vm_id = ? AND overlay_id = ?', vmId, overlayId)
+    this.#change(vmId, 'overlays', () => {
+      this.markChanged(vmId)
+      this.#run('DELETE FROM overlays WHERE vm_id = ? AND overlay_id = ?', vmId, overlayId)
+    })
   }
 
   scrub(vmId: VmId, diskId: DiskId): ScrubRow | undefined {
@@ -265,6 +306,15 @@ export class Catalog {
     const known = this.#statements.get(sql) ?? this.#db.prepare<unknown[], Row>(sql)
     this.#statements.set(sql, known)
     return known
+  }
+
+  /** A change of rows, and of the checksum over all of their kind. What is damaged is not made good by it. */
+  #change(vmId: VmId, kind: SumKind, work: () => void): void {
+    this.#db.transaction(() => {
+      this.sums.ensure(vmId, kind)
+      work()
+      this.sums.update(vmId, kind)
+    })()
   }
 
   #all(sql: string, ...values: unknown[]): Row[] {

@@ -1,4 +1,5 @@
-import type { DiskId } from '#shared/ids.ts'
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import type { DiskId, VmId } from '#shared/ids.ts'
 import type { PointRef } from '#shared/messages/commands.ts'
 
 export interface ChainDisk {
@@ -34,6 +35,15 @@ export function isSamePoint(a: PointRef, b: PointRef): boolean {
 
 export function findPoint(chain: Chain, ref: PointRef): ChainPoint | undefined {
   return chain.find((member) => member.state === 'point' && isSamePoint(member, ref))
+}
+
+/** Throws `point-unknown`. */
+export function pointOrThrow(chain: Chain, { vmId, point }: { vmId: VmId; point: PointRef }): ChainPoint {
+  const found = findPoint(chain, point)
+  if (found) return found
+  throw new HotsiteError('point-unknown', `${vmId} has no recovery point ${point.epoch}/${point.seq}`, {
+    details: { vmId, point },
+  })
 }
 
 /**

@@ -1,5 +1,6 @@
 import type { Migration } from '#shared/sqlite.ts'
 import { leafStoreSchema, treePagesMigration } from '../tree/leaf-store.ts'
+import { catalogSumsMigration } from './catalog-sums.ts'
 import { proofMigration } from './proof-schema.ts'
 import { suspicionsMigration } from './suspicions.ts'
 
@@ -72,4 +73,5 @@ export const replicaMigrations: readonly Migration[] = [
   treePagesMigration,
   proofMigration,
   suspicionsMigration,
+  catalogSumsMigration,
 ]

@@ -9,16 +9,17 @@ import type { Logger } from '#shared/log.ts'
 import type { PointRef } from '#shared/messages/commands.ts'
 import type { ReplicationPolicy } from '#shared/messages/policy.ts'
 import type { PointReport } from '#shared/messages/reports.ts'
-import { openSqlite } from '#shared/sqlite.ts'
 import { PendingTree } from '../tree/leaf-store.ts'
 import { type AdoptRequest, adoptDisks } from './adopt.ts'
+import { afterFailure } from './after-failure.ts'
 import { Catalog, type OverlayRow, type ReplicaRow, treeOf } from './catalog.ts'
 import { saveChangedCopies } from './catalog-copy.ts'
-import { type Chain, type ChainPoint, findPoint, newestSeqOf } from './chain.ts'
+import { type Chain, newestSeqOf, pointOrThrow } from './chain.ts'
 import { asReplicaError, Readers, type ReplicaContext, refuseOlderEpoch, replicaOrThrow } from './context.ts'
 import { diskBytesOf } from './disk-usage.ts'
 import { nodeFiles, type ReplicaFiles } from './files.ts'
 import { pathsIn } from './names.ts'
+import { openCatalogFile } from './open-catalog.ts'
 import { createOverlay, type OverlayRequest, removeOverlay } from './overlays.ts'
 import { pointReports } from './point-reports.ts'
 import type {
@@ -33,9 +34,8 @@ import { drained, Proofs } from './proofs.ts'
 import { Pruning, takeBackSuspicion } from './prune.ts'
 import { rebuildCatalog } from './rebuild-catalog.ts'
 import { Receiver } from './receive.ts'
-import { restoreTreeAfter } from './restore-tree.ts'
+import { repairCatalog } from './repair-catalog.ts'
 import { commitReplica, removeReplica } from './retire.ts'
-import { replicaMigrations } from './schema.ts'
 import { sweep } from './sweep.ts'
 
 export interface OpenReplicaStore {
@@ -54,9 +54,8 @@ export function openReplicaStore(
   const files = options.files ?? nodeFiles
   const paths = pathsIn(resolve(options.dir))
   for (const folder of [paths.replicas, paths.overlays]) files.ensureFolder(folder)
-  // Control, not bulk: a scattered delta rewrites rows of 8 KiB, which 64 KiB pages would multiply by eight.
-  const db = openSqlite({ path: paths.database, migrations: replicaMigrations, profile: 'control' })
   const { clock, log, crashPoint: crash } = options
+  const db = openCatalogFile(paths.database, log)
   const readers = new Readers()
   return new LayerReplicaStore({ catalog: new Catalog(db), files, paths, crash, clock, log, readers })
 }
@@ -76,6 +75,7 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
 
   recover(): void {
     const { catalog, log } = this.#context
+    repairCatalog(this.#context)
     rebuildCatalog(this.#context)
     for (const replica of catalog.replicas()) {
       // One replica that cannot be finished (a full disk) must not keep the others from being served.
@@ -378,7 +378,7 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
       saveChangedCopies(this.#context)
       return result
     } catch (error) {
-      throw asReplicaError(error)
+      throw afterFailure(this.#context, error)
     }
   }
 
@@ -390,16 +390,7 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
       if (this.#context.catalog.changeCount !== changeCount) saveChangedCopies(this.#context)
       return result
     } catch (error) {
-      restoreTreeAfter(this.#context, error)
-      throw asReplicaError(error)
+      throw afterFailure(this.#context, error)
     }
   }
-}
-
-function pointOrThrow(chain: Chain, { vmId, point }: { vmId: VmId; point: PointRef }): ChainPoint {
-  const found = findPoint(chain, point)
-  if (found) return found
-  throw new HotsiteError('point-unknown', `${vmId} has no recovery point ${point.epoch}/${point.seq}`, {
-    details: { vmId, point },
-  })
 }

@@ -142,8 +142,14 @@ function run(call: RemoteCall): unknown {
 }
 
 port.on('message', ({ callId, call }: RemoteRequest) => {
-  const failed = (error: unknown) =>
+  const failed = (error: unknown) => {
     post({ kind: 'error', callId, error: errorDocument(asReplicaError(error)) })
+    // The database itself is damaged: this life is over, the next one sets the file aside.
+    if (error instanceof HotsiteError && error.details['restart'] === true)
+      setImmediate(() => {
+        throw error
+      })
+  }
   try {
     const value = run(call)
     if (value instanceof Promise)

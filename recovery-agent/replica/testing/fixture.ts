@@ -46,6 +46,12 @@ export class StoreFixture implements Disposable {
     this.store.recover()
   }
 
+  /** After the store was closed, so that its files could be changed. */
+  reopenClosed(): void {
+    this.store = this.#open(noCrash)
+    this.store.recover()
+  }
+
   deliver(delta: ModelDelta): void {
     this.history.set(delta.header.seq, delta)
     const outcome = replicate(this.store, delta)

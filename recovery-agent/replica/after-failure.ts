@@ -1,0 +1,15 @@
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import { asReplicaError, type ReplicaContext } from './context.ts'
+import { catalogFileDamage } from './open-catalog.ts'
+import { repairCatalog } from './repair-catalog.ts'
+import { restoreTreeAfter } from './restore-tree.ts'
+
+/**
+ * What can be made good before the next attempt: a hash tree from the leaves of the layers, rows from the copy beside
+ * them. Answers the error to give to whoever asked. Never throws.
+ */
+export function afterFailure(context: ReplicaContext, error: unknown): unknown {
+  restoreTreeAfter(context, error)
+  if (error instanceof HotsiteError && error.code === 'catalog-damaged') repairCatalog(context)
+  return catalogFileDamage(context.paths.database, error) ?? asReplicaError(error)
+}
