@@ -11,6 +11,8 @@ export type RaiseEvent = (event: {
   readonly code: string
   readonly message: string
   readonly vmId: VmId | null
+  /** What tells it from other trouble with the same code; left out: nothing does. */
+  readonly about?: string
 }) => void
 
 /** One function feeds log and event list; the same trouble of one VM becomes an event once in a while only. */
@@ -21,8 +23,8 @@ export function createEvents(options: {
 }): RaiseEvent {
   const { outbox, clock, log } = options
   const lastRaised = new Map<string, number>()
-  return ({ severity, code, message, vmId }) => {
-    const key = `${vmId ?? ''}/${code}`
+  return ({ severity, code, message, vmId, about = '' }) => {
+    const key = `${vmId ?? ''}/${code}/${about}`
     const now = clock.monotonicMs()
     const last = lastRaised.get(key)
     if (last !== undefined && now - last < limits.eventRepeatMs) {

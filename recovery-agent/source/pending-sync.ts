@@ -91,7 +91,9 @@ export class PendingSync {
     const why = detail ? ` (${detail})` : ''
     const cost = `compares ${bytesText(estimate.compareBytes)}, sends about ${bytesText(estimate.sendBytes)}, takes about ${durationText(estimate.seconds * 1000)}`
     const message = `VM ${vmId} has to be synchronized, cause ${cause}${why}: ${cost}; ${startText(gate)}. Existing points stay.`
-    deps.raise({ severity: isOrdered(cause) ? 'info' : 'warning', code: 'replication-resync', message, vmId })
+    const severity = isOrdered(cause) ? 'info' : 'warning'
+    const about = `${cause}/${gate.kind === 'waits' ? gate.waitsFor : 'now'}`
+    deps.raise({ severity, code: 'replication-resync', message, vmId, about })
   }
 
   report(synchronizing: boolean): ReplicationReport['resync'] {

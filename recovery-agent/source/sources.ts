@@ -131,11 +131,11 @@ export class Sources implements AsyncDisposable {
     source.pendingSync.clear()
   }
 
-  verify(vmId: VmId, percent: number) {
+  async verify(vmId: VmId, percent: number) {
     return verifyAtSource(this.#get(vmId), percent)
   }
 
-  copy(vmId: VmId, signal: AbortSignal) {
+  async copy(vmId: VmId, signal: AbortSignal) {
     return copyNow(this.#get(vmId), signal)
   }
 
