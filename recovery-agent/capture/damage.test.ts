@@ -126,6 +126,27 @@ describe('one damaged row', () => {
     300_000,
   )
 
+  it.each([
+    ['a delta is gone', 'DELETE FROM deltas WHERE seq = 2', 'buffer-damaged'],
+    ['a batch is gone', 'DELETE FROM batches', 'buffer-damaged'],
+    ['a payload has rotted', 'UPDATE batches SET payload = zeroblob(length(payload))', 'buffer-damaged'],
+    ['a cursor has changed', 'UPDATE vms SET acked_seq = 2', 'buffer-damaged'],
+    ['a VM is gone', 'DELETE FROM vms', 'buffer-damaged'],
+    ['a disk is gone', "DELETE FROM disks WHERE disk_id = 'disk-1'", 'buffer-damaged'],
+    ['the top of a tree is gone', 'DELETE FROM trees', 'tree-damaged'],
+    ['leaves are others', 'UPDATE tree_pages SET hashes = zeroblob(32) WHERE level = 0', 'tree-damaged'],
+  ])('is found and named: %s', async (_what, sql, cause) => {
+    await using kit = captureKit()
+    let replication = await filled(kit)
+    await replication.engine[Symbol.asyncDispose]()
+    const db = new Database(bufferPath(kit))
+    db.exec(sql)
+    db.close()
+    replication = await nextLife(kit, replication)
+    expect(await goOn(kit, replication)).toEqual(new Set([cause]))
+    expectEqualDisks(kit, replication)
+  })
+
   it('costs only its own VM a synchronization', async () => {
     await using kit = captureKit()
     const replication = await filled(kit)

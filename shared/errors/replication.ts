@@ -73,7 +73,7 @@ export const replicationErrors = {
     cause:
       'The file state.db is not what was written: rot, another program, or a damaged disk below the data folder.',
     action:
-      'Check that disk; restore state.db from a backup, or move it away and enable the protection of the VMs of this host again.',
+      'Check that disk; move state.db away, start the agent, and enable the protection of the VMs of this host again. An older copy of it may have forgotten a fence.',
     retryable: false,
   },
   'tracker-wrong': {
