@@ -21,7 +21,7 @@ import { layerName } from './names.ts'
 
 const VERSION = 1
 const MAGIC = 'hotsite-catalog'
-/** A chain of 256 points with 64 disks each is 4 MB; what is larger was not written by this program. */
+/** A chain of 192 points with 64 disks each is 3 MB; what is larger was not written by this program. */
 const MAX_COPY_BYTES = 64 << 20
 
 const hex = z.string().regex(/^[0-9a-f]*$/)

@@ -103,8 +103,7 @@ export class Pruning {
     return this.#runs(replica).find((run) => mayMerge(catalog, replica.vmId, [...run.members, run.target]))
   }
 
-  #runs(replica: ReplicaRow): MergeRun[] {
-    const chain = this.#context.catalog.chain(replica.vmId)
+  #runs(replica: ReplicaRow, chain = this.#context.catalog.chain(replica.vmId)): MergeRun[] {
     const decisions = retentionDecisions(this.#context, replica, chain)
     return mergeRuns(chain, new Set(decisions.filter(({ keep }) => !keep).map(({ seq }) => seq)))
   }
@@ -118,22 +117,28 @@ export class Pruning {
 
   /** Bytes that merges due now still have to copy, at most. */
   debtBytes(replica: ReplicaRow): number {
-    const stored = this.#runs(replica)
+    return this.#debtOf(replica.vmId, this.#runs(replica))
+  }
+
+  #debtOf(vmId: VmId, runs: readonly MergeRun[]): number {
+    const stored = runs
       .flatMap((run) => uppersOf(run))
       .flatMap(({ disks }) => disks)
       .reduce((sum, disk) => sum + disk.storedBytes, 0)
-    return Math.max(0, stored - (this.#merging.get(replica.vmId)?.copiedBytes ?? 0))
+    return Math.max(0, stored - (this.#merging.get(vmId)?.copiedBytes ?? 0))
   }
 
   /** What the source of this VM is asked to add to each of its cycles. */
   slowDownMs(replica: ReplicaRow): number {
     const { vmId, policy } = replica
+    const chain = this.#context.catalog.chain(vmId)
+    const runs = this.#runs(replica, chain)
     const slowMs = slowDownFor({
-      debtBytes: this.debtBytes(replica),
+      debtBytes: this.#debtOf(vmId, runs),
       mergeBytesPerSecond: this.#speed.bytesPerSecond,
       frequencyMs: policy.copyFrequencySeconds * 1000,
-      chainLength: this.#context.catalog.chain(vmId).length,
-      dueLayers: this.#runs(replica).reduce((sum, { members }) => sum + members.length, 0),
+      chainLength: chain.length,
+      dueLayers: runs.reduce((sum, { members }) => sum + members.length, 0),
       slowedByMs: this.#slowedByMs.get(vmId) ?? 0,
     })
     this.#slowedByMs.set(vmId, slowMs)

@@ -16,12 +16,12 @@ const STEP_SHARE = 0.25
 /** At most so many times the frequency: data age stays bounded, and the hard limit of the chain does the rest. */
 export const MAX_SLOWDOWN = 4
 /** Layers beyond which the chain itself slows the source, where some of them are due to be merged. */
-export const LONG_CHAIN = 128
+export const LONG_CHAIN = 96
 /**
  * Layers at which no further delta is taken until merges have made room. QEMU opens every file of a chain, some
  * megabytes and a handle each; a thousand handles is what a process ordinarily may have.
  */
-export const MAX_CHAIN = 256
+export const MAX_CHAIN = 192
 /** Before anything was measured: a slow disk. */
 export const PRESUMED_MERGE_BYTES_PER_SECOND = 50 << 20
 

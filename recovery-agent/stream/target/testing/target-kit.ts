@@ -144,6 +144,7 @@ function connect(server: ReplicaServer, vm: VmId, epoch: number): TestSource {
         {
           vaultId: vault,
           ...base,
+          seq: changes.seq ?? base.seq,
           capturedAtMs,
           consistency: 'crash',
           disks: [{ diskId: disk, sizeBytes, root, changedBlocks: 1 }],
