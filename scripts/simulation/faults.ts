@@ -35,6 +35,7 @@ export function inject(world: World, kind: FaultKind): void {
       link.bytesPerMs = pick(rng, [20, 100, 500])
       link.latencyMs = pick(rng, [2, 80, 600])
       scheduler.after(200_000 + world.below(600_000), () => {
+        if (world.isPeaceful) return
         link.bytesPerMs = bytesPerMs
         link.latencyMs = latencyMs
       })

@@ -2,6 +2,7 @@
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { PointReport } from '#shared/messages/reports.ts'
 import { background } from './background.ts'
 import { inject } from './faults.ts'
 import { useNativeSignatures } from './native-signatures.ts'
@@ -150,7 +151,7 @@ export async function convergeInPeace(world: World): Promise<void> {
       world.pending === 0 &&
       world.vms.every((vm) => isCurrent(world, vm) && (isPruned(vm) || isDamaged(vm)))
     )
-      return
+      return await stayCurrent(world)
   }
   if (world.pending > 0) world.truth.violate('I4', `${world.pending} orders were never carried out`)
   for (const vm of world.vms) {
@@ -164,10 +165,32 @@ export async function convergeInPeace(world: World): Promise<void> {
   }
 }
 
+/** From then on data age stays below twice the copy frequency. */
+async function stayCurrent(world: World): Promise<void> {
+  const { scheduler, truth } = world
+  const frequencyMs = Math.max(...world.vms.map(({ policy }) => policy.copyFrequencySeconds)) * 1000
+  await scheduler.runUntil(scheduler.nowMs + 2.2 * frequencyMs)
+  for (const vm of world.vms) {
+    const newest = newestOf(vm)
+    const captured = newest ? truth.signed(vm.vmId, newest) : []
+    const ageMs = scheduler.nowMs - Math.max(...captured.map(({ instant }) => instant.atMs))
+    const limitMs = 2 * vm.policy.copyFrequencySeconds * 1000
+    if (ageMs >= limitMs)
+      truth.violate(
+        'convergence',
+        `${vm.vmId}: data age is ${ageMs / 1000} s in peace, at a copy every ${limitMs / 2000} s`,
+      )
+  }
+}
+
+function newestOf(vm: ProtectedVm): PointReport | undefined {
+  const points = vm.target.parts?.store.points(vm.vmId) ?? []
+  return points.toSorted((a, b) => a.seq - b.seq).at(-1)
+}
+
 /** The newest point holds the last change of the guest. */
 function isCurrent(world: World, vm: ProtectedVm): boolean {
-  const points = vm.target.parts?.store.points(vm.vmId) ?? []
-  const newest = points.toSorted((a, b) => a.seq - b.seq).at(-1)
+  const newest = newestOf(vm)
   if (!newest || newest.damaged) return false
   return world.truth.signed(vm.vmId, newest).some(({ instant }) => instant.change === vm.guest.change)
 }

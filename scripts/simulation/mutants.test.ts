@@ -2,7 +2,8 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { mutate, repository } from '../mutation/mutate.ts'
-import { mutants } from './mutants.ts'
+import { copyForMutants } from './break.ts'
+import { mutantCalled, mutants } from './mutants.ts'
 
 describe('deliberate bugs', () => {
   for (const { name, mutations } of mutants) {
@@ -13,4 +14,16 @@ describe('deliberate bugs', () => {
       }
     })
   }
+})
+
+/** Found by one of the first few histories; the others by `./scripts/simulate --break all`. */
+const quick = ['unacked-delta-collected', 'root-not-checked', 'pinned-point-dropped']
+
+describe('the simulation finds', () => {
+  it.each(quick)('%s', (name) => {
+    using broken = copyForMutants()
+    const mutant = mutantCalled(name)
+    const { violation } = broken.tryMutant(mutant, { from: 1, seeds: 12, processes: 1 })
+    expect(mutant.breaks).toContain(violation?.invariant)
+  })
 })

@@ -59,7 +59,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'resume-skips-a-batch',
     bug: 'a resumed delta goes on one batch too late',
-    breaks: ['I7'],
+    breaks: ['I7', 'convergence'],
     seeds: 100,
     mutations: [
       {
@@ -157,7 +157,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'tree-outside-of-the-seal',
     bug: 'the leaves of a delta are stored before it is sealed, in a transaction of their own',
-    breaks: ['I7', 'I3'],
+    breaks: ['I7', 'I3', 'convergence'],
     seeds: 60,
     mutations: [
       {
