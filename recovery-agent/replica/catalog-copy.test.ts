@@ -1,19 +1,21 @@
 /** replica.db is lost, damaged or old: what lies beside the layers brings the replicas back. */
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import Database from 'better-sqlite3'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { defined } from '#shared/assert.ts'
 import { systemClock } from '#shared/clock.ts'
 import { type CrashPoint, noCrash } from '#shared/crash-point.ts'
-import type { DiskId, OverlayId } from '#shared/ids.ts'
+import type { DiskId, OverlayId, VmId } from '#shared/ids.ts'
 import { silentLog } from '#shared/log.ts'
+import { replicationPolicy } from '#shared/messages/policy.ts'
 import { intBelow, seededRng } from '#shared/rng.ts'
 import { hasTool } from '#shared/testing/tools.ts'
 import { replicaCrashPoints } from './crash-points.ts'
 import { openReplicaStore } from './store.ts'
 import { lifeOf } from './testing/life.ts'
 import { losingFiles } from './testing/losing-files.ts'
-import { ModelVm, prepareReplica, replicate, testVm } from './testing/model-vm.ts'
+import { ModelVm, prepareReplica, replicate, testServer, testVm } from './testing/model-vm.ts'
 import { testFolder } from './testing/test-folder.ts'
 import { comparePoints, verifyPoints } from './testing/truth.ts'
 
@@ -178,6 +180,24 @@ describe.skipIf(!hasTool('qemu-img'))('a replica store that lost its database', 
       expect(() => overlay(3, format)).toThrow()
       expect(defined(overlay(2, format).disks[0], 'disk').path).toContain('ov-2')
     }
+    again[Symbol.dispose]()
+  })
+
+  it('copies no damaged rows, and a replica that has some does not keep the others from being copied', () => {
+    const { store } = filled(2)
+    const other = 'vm-2' as VmId
+    const policy = replicationPolicy.parse({})
+    store.prepare({ vmId: other, epoch: 1, sourceServerId: testServer, policy, disks: [] })
+    store[Symbol.dispose]()
+    const otherCopy = join(dir.path, 'replicas', other, '.catalog')
+    for (const path of [copyPath(), otherCopy]) rmSync(path)
+    const db = new Database(join(dir.path, 'replica.db'))
+    db.exec(`UPDATE points SET captured_at_ms = 1 WHERE vm_id = '${testVm}'`)
+    db.close()
+    const again = open()
+    again.recover()
+    expect([existsSync(copyPath()), existsSync(otherCopy)]).toEqual([false, true])
+    expect(again.raiseEpoch(other, 3).epoch).toBe(3)
     again[Symbol.dispose]()
   })
 

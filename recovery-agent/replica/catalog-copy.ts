@@ -85,16 +85,26 @@ export interface CatalogCopy {
   readonly overlays: readonly OverlayRow[]
 }
 
-/** Of every VM that changed since it was last called. */
+/**
+ * Of every VM that changed since it was last called. Throws what kept one of them from being written, after the others;
+ * that one is tried again. Rows that are damaged are never copied, and are nobody else's trouble.
+ */
 export function saveChangedCopies(context: ReplicaContext): void {
-  for (const id of context.catalog.takeChanged()) {
+  const { catalog, log } = context
+  const failures: unknown[] = []
+  for (const id of catalog.takeChanged()) {
     try {
       saveCatalogCopy(context, id)
     } catch (error) {
-      context.catalog.markChanged(id)
-      throw error
+      if (error instanceof HotsiteError && error.code === 'catalog-damaged') {
+        log.error('replica.copy-not-written', { vmId: id, error })
+        continue
+      }
+      catalog.markChanged(id)
+      failures.push(error)
     }
   }
+  if (failures.length > 0) throw failures[0]
 }
 
 /** On stable storage when it returns; nothing of a replica that is gone. */
