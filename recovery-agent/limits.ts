@@ -73,6 +73,8 @@ export const limits = {
   scrubSliceMs: 25,
   /** And no more than a quarter of the time of the thread that owns the replicas. */
   scrubPauseFactor: 3,
+  /** While a delta is received nothing is read; it is looked again after this long. */
+  scrubYieldMs: 500,
   /** At least so often something is read, however long a pass may take. */
   scrubPauseMaxMs: 60_000,
   /** With nothing to read yet, it is looked again after this long. */

@@ -137,8 +137,13 @@ export function createScrubber(options: ScrubberOptions): Scrubber {
     },
     async run(signal) {
       const timetable = new ScrubTimetable(clock)
+      let replicas: Awaited<ReturnType<typeof store.list>> = []
+      let listedMs = Number.NEGATIVE_INFINITY
       while (!signal.aborted) {
-        const replicas = await store.list().catch(() => [])
+        if (clock.monotonicMs() - listedMs >= limits.scrubIdleMs) {
+          listedMs = clock.monotonicMs()
+          replicas = await store.list().catch(() => replicas)
+        }
         const next = timetable.next(replicas)
         if (next?.waitMs === 0 && !server.isReceiving()) {
           try {
@@ -151,7 +156,8 @@ export function createScrubber(options: ScrubberOptions): Scrubber {
           }
           continue
         }
-        const waitMs = Math.max(limits.scrubSliceMs, next?.waitMs ?? limits.scrubIdleMs)
+        const leastMs = server.isReceiving() ? limits.scrubYieldMs : limits.scrubSliceMs
+        const waitMs = Math.max(leastMs, next?.waitMs ?? limits.scrubIdleMs)
         await clock.sleep(Math.min(waitMs, limits.scrubIdleMs), signal).catch(() => {})
       }
     },

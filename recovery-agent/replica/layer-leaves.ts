@@ -37,6 +37,8 @@ interface GroupRow extends PackedLeafGroup {
 export class LayerLeaves {
   /** Grows with every change. */
   changes = 0
+  /** Sets that were begun and may have no rows yet. */
+  #lastGiven = 0
   readonly #statements: ReturnType<typeof prepare>
 
   constructor(db: Sqlite) {
@@ -75,7 +77,7 @@ export class LayerLeaves {
     fileBytes: number,
   ): void {
     this.remove(key)
-    const leafSet = (this.#statements.lastSet.get()?.last ?? 0) + 1
+    const leafSet = this.begin()
     let groupCount = 0
     let blockCount = 0
     for (const [groupIndex, group] of groups) {
@@ -85,6 +87,27 @@ export class LayerLeaves {
       blockCount += group.blockCount
     }
     this.#putLayer(key, { leafSet, groupCount, blockCount, fileBytes })
+  }
+
+  /** For a layer that is read in steps: groups first, in transactions of their own, which mean nothing until `finish`. */
+  begin(): number {
+    this.#lastGiven = Math.max(this.#lastGiven, this.#statements.lastSet.get()?.last ?? 0) + 1
+    return this.#lastGiven
+  }
+
+  add(leafSet: number, groupIndex: number, group: LeafGroup): void {
+    this.#putGroup(leafSet, groupIndex, group)
+  }
+
+  /** The layer is known from now on. */
+  finish(key: LayerKey, facts: LayerFacts): void {
+    this.remove(key)
+    this.#putLayer(key, facts)
+  }
+
+  /** What was begun came to nothing. */
+  drop(leafSet: number): void {
+    this.#statements.removeSet.run(leafSet)
   }
 
   remove(key: LayerKey): void {

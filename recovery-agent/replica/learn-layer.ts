@@ -26,13 +26,7 @@ export function* learnLayer(
     const expected = { ...stored.expected, fileBytes: undefined }
     const { layer, faults } = yield* inspectLayer(file, path, expected)
     if (!layer || faults.length > 0) return faults.join('; ')
-    const leaves = yield* readLeaves(layer)
-    const groups = leafGroupsOf({
-      entries: layer.map.entries(),
-      hasBacking: layer.header.backingName !== null,
-      leaf: (blockIndex) => leaves(blockIndex),
-    })
-    catalog.transaction(() => catalog.layerLeaves.put(key, groups, file.sizeBytes()))
+    yield* storeLeaves(context, stored, layer)
   } finally {
     file.close()
   }
@@ -45,17 +39,39 @@ export function* learnLayer(
   return null
 }
 
-/** 32 bytes for each data block of one layer are held until they are stored. */
-function* readLeaves(layer: Layer): Generator<void, (blockIndex: number) => Buffer> {
-  const leaves = new Map<number, Buffer>()
+/** Group by group, so that memory does not grow with the layer. */
+function* storeLeaves(
+  { catalog }: ReplicaContext,
+  { key }: StoredLayer,
+  layer: Layer,
+): Generator<void, void> {
+  const { layerLeaves } = catalog
   const block = Buffer.allocUnsafe(CLUSTER_BYTES)
-  for (const [blockIndex, state] of layer.map.entries()) {
-    if (state <= 0) continue
-    layer.file.read(block, state * CLUSTER_BYTES)
-    leaves.set(blockIndex, Buffer.from(leafOf(block)))
-    yield
+  const groups = leafGroupsOf({
+    entries: layer.map.entries(),
+    hasBacking: layer.header.backingName !== null,
+    leaf: (blockIndex) => {
+      layer.file.read(block, layer.map.get(blockIndex) * CLUSTER_BYTES)
+      return leafOf(block)
+    },
+  })
+  const leafSet = layerLeaves.begin()
+  let groupCount = 0
+  let blockCount = 0
+  let isFinished = false
+  try {
+    for (const [groupIndex, group] of groups) {
+      layerLeaves.add(leafSet, groupIndex, group)
+      groupCount++
+      blockCount += group.blockCount
+      yield
+    }
+    const fileBytes = layer.file.sizeBytes()
+    catalog.transaction(() => layerLeaves.finish(key, { leafSet, groupCount, blockCount, fileBytes }))
+    isFinished = true
+  } finally {
+    if (!isFinished) layerLeaves.drop(leafSet)
   }
-  return (blockIndex) => leaves.get(blockIndex) ?? Buffer.alloc(32)
 }
 
 function* unproved(
