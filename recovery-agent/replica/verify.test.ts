@@ -178,6 +178,20 @@ describe.skipIf(!hasTool('qemu-img'))('reading layers again', () => {
     for (const seq of [1, 2, 3, 4]) expect(served(seq)).toBe('served')
   })
 
+  it('sees a table that hides a block of an older layer, and one that shows it again', () => {
+    const path = layerPath(3)
+    const file = nodeFiles.open(path, 'read')
+    const { l2Clusters, map } = readLayer(file, path)
+    file.close()
+    const l2 = defined(l2Clusters[0], 'a table') * 65_536
+    const absent = Array.from({ length: 40 }, (_, block) => block).find((block) => map.get(block) === 0)
+    // The flag "reads as zeros", of a block the layer says nothing of: nothing else in the file depends on it.
+    flip(path, (l2 + defined(absent, 'an absent block') * 8 + 7) * 8)
+    expect(served(4)).toBe('point-damaged')
+    expect(fixture.store.verify(full).damagedPoints).toEqual([])
+    expect(verifyPoints(fixture.store, fixture.history, fixture.scratch)).toEqual([1, 2, 3, 4])
+  })
+
   it('finds, names and heals any one change of any file; what shows it is not served until then', () => {
     const change = fc.oneof(
       fc.record({
