@@ -37,6 +37,14 @@ describe('payload slots', () => {
     expect(here.take(1)).toBeDefined()
   })
 
+  test('neither a part of a payload nor the same one twice passes for it', () => {
+    const slots = new PayloadSlots(payloadMemory(1))
+    const payload = taken(slots)
+    expect(() => slots.give(payload.subarray(0, 5))).toThrow()
+    expect(slots.give(payload)).toEqual({ slot: 0, sizeBytes: 10 })
+    expect(() => slots.release(payload)).toThrow()
+  })
+
   test('memory from elsewhere is nobody’s slot', () => {
     const slots = new PayloadSlots(payloadMemory(1))
     expect(slots.give(Buffer.alloc(10))).toBe(undefined)

@@ -5,7 +5,7 @@
  * A place belongs to one thread at a time: `take` it, fill it, `give` it to the other thread, which `accept`s it and
  * `release`s it when it is through. Places run out before memory does: then `take` answers undefined and the caller uses
  * any other memory. One that is forgotten on the way, with a connection for example, comes back when the collector
- * finds its view.
+ * finds its view gone: whoever keeps a part of the payload must keep the whole view as well.
  */
 import { assert } from '../assert.ts'
 import { openPageOffset, PAGE_BYTES } from '../memory-address.ts'
@@ -60,7 +60,8 @@ export class PayloadSlots {
   give(payload: Buffer): SlotReference | undefined {
     const slot = this.#slotOf(payload)
     if (slot === undefined) return undefined
-    this.#forgotten.unregister(payload)
+    // A part of it would not keep the place taken: the collector would find the whole one gone while the part is used.
+    assert(this.#forgotten.unregister(payload), 'the very view that was taken or accepted, once')
     return { slot, sizeBytes: payload.length }
   }
 

@@ -34,8 +34,8 @@ export interface FrameReaderOptions {
   readonly masked: boolean
   /** Of one message, all its fragments. Asked anew for each frame. */
   readonly maxMessageBytes: () => number
-  /** Memory for one fragment. */
-  readonly allocate: (sizeBytes: number) => Buffer
+  /** Memory for one fragment; `isPayload`: it is neither the first nor the last, as payload of ours is. */
+  readonly allocate: (sizeBytes: number, isPayload: boolean) => Buffer
   /** A whole message, each fragment in memory of its own. */
   readonly onMessage: (fragments: readonly Buffer[], isBinary: boolean) => void
   /** A control frame as it came. */
@@ -119,7 +119,11 @@ export class FrameReader {
     const most = this.#options.maxMessageBytes()
     if (this.#messageBytes > most)
       throw new HotsiteError('channel-oversize', `received a message of more than ${most} bytes`)
-    this.#frame = { control, last, payload: this.#options.allocate(sizeBytes) }
+    this.#frame = {
+      control,
+      last,
+      payload: this.#options.allocate(sizeBytes, !last && this.#fragments.length > 0),
+    }
     this.#payloadBytes = 0
   }
 

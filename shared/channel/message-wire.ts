@@ -50,8 +50,10 @@ export function messageWire({ socket, wire, role, payloadMemory }: MessageWireOp
   const reader = new FrameReader({
     masked: role === 'server',
     maxMessageBytes: () => maxBytes,
-    allocate: (sizeBytes) =>
-      (sizeBytes > smallBytes ? payloadMemory?.(sizeBytes) : undefined) ?? Buffer.allocUnsafeSlow(sizeBytes),
+    // Parts of a header live on in the message, which a place for payload would not outlive.
+    allocate: (sizeBytes, isPayload) =>
+      (isPayload && sizeBytes > smallBytes ? payloadMemory?.(sizeBytes) : undefined) ??
+      Buffer.allocUnsafeSlow(sizeBytes),
     onMessage: (fragments, isBinary) => handlers?.onMessage(fragments, isBinary),
     onControl: (frame) => controlFrames.write(frame),
   })
