@@ -5,9 +5,10 @@
  *   snapshot closed compress, pack, write to the buffer as an unsealed delta, in several transactions
  *   seal            one transaction: delta, manifest, leaves, disks, sealed seq
  *
- * A VM may stand still while the snapshot is open, so nothing else happens in that time, unless more changed than
- * `collectBytes`: then the rest of the cycle writes while the snapshot is open. Whatever goes wrong before the seal
- * leaves the stored trees untouched, so the next cycle finds the same changes again (I13).
+ * While the VM stands still for the snapshot nothing else happens, unless more changed than `collectBytes`: then the
+ * rest of the cycle writes while the snapshot is open. A snapshot for which nobody waits is written as it is read.
+ * Whatever goes wrong before the seal leaves the stored trees untouched, so the next cycle finds the same changes again
+ * (I13).
  */
 import { BLOCK_BYTES } from '#shared/blocks/block.ts'
 import type { DiskId } from '#shared/ids.ts'
@@ -135,13 +136,16 @@ async function readChanges(
       ? { ...proof, offset: rng.next() }
       : { ...proof, elapsedMs, maxBlocks: Math.floor(limits.proveBytes / BLOCK_BYTES) }
   const pendingBytes = () => trees.reduce((sum, { tree }) => sum + tree.pendingBytes, 0)
+  const openedFreezeMs = snapshot.freezeMs()
+  const standsStill = () => snapshot.freezeMs() > openedFreezeMs
   for (const [position, disk] of snapshot.disks.entries()) {
     const entry = trees[position]
     if (!entry) continue
     const onChange = (blockIndex: number, block: Buffer | null) => {
       collector.add(position, blockIndex, block)
       if (pendingBytes() > limits.pendingTreeBytes) throw new BufferOverflow(true)
-      return collector.bytes >= limits.collectBytes ? drain(cycle) : undefined
+      if (collector.bytes < limits.transactionBytes) return undefined
+      return collector.bytes >= limits.collectBytes || !standsStill() ? drain(cycle) : undefined
     }
     const { capturedAtMs } = snapshot
     cycle.readings.push(await readDisk({ disk, entry, proof: plan, capturedAtMs, scratch, pace, onChange }))

@@ -1,4 +1,4 @@
-import { BatchBuilder } from '#shared/blocks/batch.ts'
+import { BATCH_RAW_BYTES, BatchBuilder } from '#shared/blocks/batch.ts'
 import { storeBlock } from '#shared/blocks/stored-block.ts'
 import type { DeltaBuffer } from '../buffer/buffer.ts'
 import { type BatchRow, type DeltaKey, rowBytes } from '../buffer/delta-rows.ts'
@@ -28,7 +28,10 @@ export interface DeltaWriterOptions {
 export class DeltaWriter {
   readonly #options: DeltaWriterOptions
   readonly #batchCounts: number[] = []
-  readonly #builder = new BatchBuilder()
+  readonly #builder = new BatchBuilder(() => this.#room())
+  /** Payload of one transaction, batch after batch; the next one begins at the front again. */
+  readonly #memory: Buffer
+  #memoryBytes = 0
   #rows: BatchRow[] = []
   #rowsBytes = 0
   #disk = 0
@@ -38,6 +41,7 @@ export class DeltaWriter {
 
   constructor(options: DeltaWriterOptions) {
     this.#options = options
+    this.#memory = Buffer.allocUnsafeSlow(options.transactionBytes + BATCH_RAW_BYTES)
   }
 
   /** Payload after zero detection and compression. */
@@ -49,7 +53,7 @@ export class DeltaWriter {
     return this.#batchCounts[disk] ?? 0
   }
 
-  /** `disk` is its position in the header. Throws BufferOverflow, and what SQLite throws. `block` must not change before the batch is taken. */
+  /** `disk` is its position in the header. Throws BufferOverflow, and what SQLite throws. */
   add(disk: number, blockIndex: number, block: Buffer | null): void {
     if (disk !== this.#disk) this.#closeBatch()
     this.#disk = disk
@@ -70,8 +74,13 @@ export class DeltaWriter {
     const row = { ...this.#builder.take(), disk: this.#disk, batch }
     this.#rows.push(row)
     this.#rowsBytes += rowBytes(row)
+    this.#memoryBytes += row.payload.length
     this.#storedBytes += row.payload.length
     if (this.#rowsBytes >= this.#options.transactionBytes) this.#write()
+  }
+
+  #room(): Buffer {
+    return this.#memory.subarray(this.#memoryBytes, this.#memoryBytes + BATCH_RAW_BYTES)
   }
 
   #write(): number {
@@ -82,6 +91,7 @@ export class DeltaWriter {
     this.#fillBytes += this.#rowsBytes
     this.#rows = []
     this.#rowsBytes = 0
+    this.#memoryBytes = 0
     onWritten(this.#delta)
     return this.#delta
   }

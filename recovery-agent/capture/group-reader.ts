@@ -12,9 +12,11 @@ const BLOCKS_PER_READ = READ_BYTES / BLOCK_BYTES
 
 export class GroupReader {
   readonly #disk: SnapshotDisk
-  readonly #takeMemory: (sizeBytes: number) => Buffer
+  readonly #payloadMemory: (sizeBytes: number) => Buffer | undefined
   readonly #allocated: readonly BlockRange[]
   readonly #scratch = Buffer.allocUnsafeSlow(READ_BYTES)
+  /** Memory for payload that was read into and not sent, because some of it was zero. */
+  #spare: Buffer | undefined
   #readBytes = 0
 
   /** `payloadMemory`: where payload goes that is not compressed, while it has room. */
@@ -23,7 +25,7 @@ export class GroupReader {
     payloadMemory: (sizeBytes: number) => Buffer | undefined = () => undefined,
   ) {
     this.#disk = disk
-    this.#takeMemory = (sizeBytes) => payloadMemory(sizeBytes) ?? Buffer.allocUnsafeSlow(sizeBytes)
+    this.#payloadMemory = payloadMemory
     this.#allocated = rangesOf(disk.allocated, disk.sizeBytes)
   }
 
@@ -69,7 +71,7 @@ export class GroupReader {
       for (let first = piece.first; first < piece.end; first += BLOCKS_PER_READ) {
         const count = Math.min(BLOCKS_PER_READ, piece.end - first)
         // A whole batch of raw blocks is read where it is sent from: nothing copies it on the way.
-        const whole = !compress && count === BATCH_BLOCKS ? this.#takeMemory(BATCH_RAW_BYTES) : null
+        const whole = !compress && count === BATCH_BLOCKS ? this.#freshMemory() : null
         const into = whole ?? this.#scratch.subarray(0, count * BLOCK_BYTES)
         this.#fill(into, first)
         const blocks = Array.from({ length: count }, (_, i) =>
@@ -91,10 +93,10 @@ export class GroupReader {
           if (stored) builder.add(first + i, stored)
           if (builder.isFull) flush()
         }
-        // The builder copies when it is taken, and the next reading overwrites these blocks.
-        flush()
+        this.#spare = whole ?? this.#spare
       }
     }
+    flush()
     return { leaves, batches }
   }
 
@@ -105,19 +107,20 @@ export class GroupReader {
   ): StoredBatch[] {
     const batches: StoredBatch[] = []
     const builder = new BatchBuilder()
-    // Each block of a batch keeps a slot of the scratch buffer until the batch is taken.
-    let slot = 0
-    const take = () => {
-      batches.push({ batch: firstBatch + batches.length, ...builder.take() })
-      slot = 0
-    }
+    const take = () => batches.push({ batch: firstBatch + batches.length, ...builder.take() })
     for (const { blockIndex, isZero } of blocks) {
-      if (!isZero) this.#read(slot, blockIndex, 1)
-      builder.add(blockIndex, isZero ? null : storeBlock(this.#slot(slot++), compress))
+      if (!isZero) this.#read(0, blockIndex, 1)
+      builder.add(blockIndex, isZero ? null : storeBlock(this.#slot(0), compress))
       if (builder.isFull) take()
     }
     if (!builder.isEmpty) take()
     return batches
+  }
+
+  #freshMemory(): Buffer {
+    const spare = this.#spare
+    this.#spare = undefined
+    return spare ?? this.#payloadMemory(BATCH_RAW_BYTES) ?? Buffer.allocUnsafeSlow(BATCH_RAW_BYTES)
   }
 
   #pieces(group: number) {

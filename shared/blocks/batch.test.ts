@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { BATCH_BLOCKS, BatchBuilder, type PackedBatch, unpackBatch } from './batch.ts'
+import { BATCH_BLOCKS, BATCH_RAW_BYTES, BatchBuilder, type PackedBatch, unpackBatch } from './batch.ts'
 import { BLOCK_BYTES } from './block.ts'
 import { expandBlock, storeBlock } from './stored-block.ts'
 
@@ -79,5 +79,45 @@ describe('a batch', () => {
     expect(() => unpackBatch({ ...good, ...change })).toThrow(
       expect.objectContaining({ code: 'block-malformed' }),
     )
+  })
+})
+
+describe('memory of a batch', () => {
+  const filled = (value: number, bytes = BLOCK_BYTES) => Buffer.alloc(bytes, value)
+
+  it('is what was given, its front; each batch asks for its own, and one of zeros for none', () => {
+    const given: Buffer[] = []
+    const builder = new BatchBuilder(() => {
+      const memory = Buffer.alloc(BATCH_RAW_BYTES)
+      given.push(memory)
+      return memory
+    })
+    builder.add(1, null)
+    expect(builder.take().payload).toHaveLength(0)
+    builder.add(2, filled(2, 100))
+    builder.add(3, filled(3))
+    const first = builder.take().payload
+    builder.add(4, filled(4))
+    const second = builder.take().payload
+    expect(given).toHaveLength(2)
+    expect(first.buffer).toBe(given[0]?.buffer)
+    expect(first.equals(Buffer.concat([filled(2, 100), filled(3)]))).toBe(true)
+    expect(second.equals(filled(4))).toBe(true)
+  })
+
+  it('is its own, no larger than the payload, where none is given; and a block may change once it was added', () => {
+    const builder = new BatchBuilder()
+    const block = filled(1)
+    builder.add(1, block)
+    block.fill(9)
+    const { payload } = builder.take()
+    expect(payload.buffer.byteLength).toBe(BLOCK_BYTES)
+    for (let i = 0; i < BATCH_BLOCKS; i++) builder.add(i, filled(i))
+    const whole = builder.take().payload
+    expect(whole.buffer.byteLength).toBe(BATCH_RAW_BYTES)
+    builder.add(1, filled(7))
+    expect(builder.take().payload.equals(filled(7))).toBe(true)
+    expect(payload.equals(filled(1))).toBe(true)
+    expect(whole.subarray(BLOCK_BYTES, 2 * BLOCK_BYTES).equals(filled(1))).toBe(true)
   })
 })

@@ -16,10 +16,17 @@ export interface PackedBatch {
 
 /** Collects stored blocks of one disk in ascending order. Full: take the batch before adding more. */
 export class BatchBuilder {
-  readonly #pieces: Buffer[] = []
+  readonly #memory: () => Buffer | undefined
   readonly #blockIndexes: number[] = []
   readonly #storedBytes: number[] = []
+  /** Where the batch at hand is put together. */
+  #place: { readonly payload: Buffer; readonly isGiven: boolean } | undefined
   #payloadBytes = 0
+
+  /** `memory` of BATCH_RAW_BYTES for the payload of the next batch; undefined: none is left. */
+  constructor(memory: () => Buffer | undefined = () => undefined) {
+    this.#memory = memory
+  }
 
   get isEmpty(): boolean {
     return this.#blockIndexes.length === 0
@@ -29,26 +36,43 @@ export class BatchBuilder {
     return this.#blockIndexes.length >= BATCH_BLOCKS
   }
 
-  /** `stored` null: a zero block. The bytes are copied by `take`, not before. */
+  /** `stored` null: a zero block. The bytes are copied. */
   add(blockIndex: number, stored: Buffer | null): void {
     this.#blockIndexes.push(blockIndex)
     this.#storedBytes.push(stored?.length ?? 0)
     if (!stored) return
-    this.#pieces.push(stored)
-    this.#payloadBytes += stored.length
+    this.#place ??= this.#nextPlace()
+    this.#payloadBytes += stored.copy(this.#place.payload, this.#payloadBytes)
   }
 
-  /** The batch, in memory of its own; the builder is empty afterwards. */
+  /** The batch, its payload at the front of the memory given for it, or in memory of its own; the builder is empty then. */
   take(): PackedBatch {
-    const payload = Buffer.allocUnsafeSlow(this.#payloadBytes)
-    let offset = 0
-    for (const piece of this.#pieces) offset += piece.copy(payload, offset)
+    const payload = this.#takePayload()
     const batch = { blockIndexes: [...this.#blockIndexes], storedBytes: [...this.#storedBytes], payload }
-    this.#pieces.length = 0
     this.#blockIndexes.length = 0
     this.#storedBytes.length = 0
     this.#payloadBytes = 0
     return batch
+  }
+
+  #takePayload(): Buffer {
+    if (!this.#place) return Buffer.alloc(0)
+    const { payload, isGiven } = this.#place
+    const isWhole = this.#payloadBytes === payload.length
+    if (isGiven || isWhole) this.#place = undefined
+    if (isWhole) return payload
+    if (isGiven) return payload.subarray(0, this.#payloadBytes)
+    // This place serves the next batch as well.
+    const own = Buffer.allocUnsafeSlow(this.#payloadBytes)
+    payload.copy(own)
+    return own
+  }
+
+  #nextPlace(): { readonly payload: Buffer; readonly isGiven: boolean } {
+    const given = this.#memory()
+    return given
+      ? { payload: given, isGiven: true }
+      : { payload: Buffer.allocUnsafeSlow(BATCH_RAW_BYTES), isGiven: false }
   }
 }
 
