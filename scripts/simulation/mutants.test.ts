@@ -20,10 +20,14 @@ describe('deliberate bugs', () => {
 const quick = ['unacked-delta-collected', 'root-not-checked', 'pinned-point-dropped']
 
 describe('the simulation finds', () => {
-  it.each(quick)('%s', (name) => {
-    using broken = copyForMutants()
-    const mutant = mutantCalled(name)
-    const { violation } = broken.tryMutant(mutant, { from: 1, seeds: 12, processes: 1 })
-    expect(mutant.breaks).toContain(violation?.invariant)
-  })
+  it.each(quick)(
+    '%s',
+    (name) => {
+      using broken = copyForMutants()
+      const mutant = mutantCalled(name)
+      const { violation } = broken.tryMutant(mutant, { from: 1, seeds: 12, processes: 1 })
+      expect(mutant.breaks).toContain(violation?.invariant)
+    },
+    300_000,
+  )
 })

@@ -182,19 +182,6 @@ export const mutants: readonly Mutant[] = [
     ],
   },
   {
-    name: 'past-shows',
-    bug: 'a disk that was shrunk and grows again shows what it held before',
-    breaks: ['I3', 'I7'],
-    seeds: 300,
-    mutations: [
-      {
-        file: 'recovery-agent/replica/chain.ts',
-        find: 'if (largest <= newest.sizeBytes) return undefined',
-        replace: 'if (largest > 0) return undefined',
-      },
-    ],
-  },
-  {
     name: 'unacked-delta-collected',
     bug: 'garbage collection deletes a sealed delta that the target does not have yet',
     breaks: ['convergence', 'I2', 'I7', 'engine'],

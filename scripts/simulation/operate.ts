@@ -21,6 +21,8 @@ export async function operate(world: World, kind: Operation): Promise<void> {
     case 'add-disk':
     case 'remove-disk':
       changeDisks(world, vm, kind)
+      // What was cut off must not come back with the room.
+      if (kind === 'shrink') scheduleGrowth(world, vm)
       return
     case 'pause':
       await pause(world, vm)
@@ -71,6 +73,13 @@ function changeDisks(
   if (kind === 'shrink') guest.resize(disk.diskId, Math.max(70_000, disk.sizeBytes - world.below(6 * 65_536)))
   if (kind === 'add-disk' && guest.disks.length < 4) guest.addDisk(diskBytes(world.rng))
   if (kind === 'remove-disk') guest.removeDisk()
+}
+
+function scheduleGrowth(world: World, vm: ProtectedVm): void {
+  const cycleMs = vm.policy.copyFrequencySeconds * 1000
+  world.scheduler.after(cycleMs * (1 + world.below(5)), () => {
+    if (!world.isPeaceful && !world.turning.has(vm)) changeDisks(world, vm, 'grow')
+  })
 }
 
 async function pause(world: World, vm: ProtectedVm): Promise<void> {

@@ -3,7 +3,6 @@
  * some time; errors cross as documents; of a killed process nothing comes back.
  */
 import type { CaptureEngine, SyncSession } from '#recovery-agent/capture/port.ts'
-import { asReplicaError } from '#recovery-agent/replica/context.ts'
 import type { ReplicaStore } from '#recovery-agent/replica/port.ts'
 import { expand, type RemoteDeltaWriter, type RemoteReplicaStore } from '#recovery-agent/replica/remote.ts'
 import { errorDocument, errorFromDocument } from '#shared/errors/hotsite-error.ts'
@@ -31,7 +30,7 @@ export class Worker {
     }
     await this.#cross()
     if ('value' in outcome) return outcome.value
-    throw errorFromDocument({ ...errorDocument(asReplicaError(outcome.error)) })
+    throw errorFromDocument({ ...errorDocument(outcome.error) })
   }
 
   /** First in, first out. */

@@ -1,8 +1,11 @@
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { runHistory } from './history.ts'
 import { runOutage } from './outage.ts'
 import { planHistory } from './plan.ts'
 import { crashNames } from './world.ts'
+
+// Whole histories, also on a machine that has much else to do.
+vi.setConfig({ testTimeout: 300_000 })
 
 test('one seed is one history: every event, byte and instant again', async () => {
   const once = await runHistory({ seed: 9 })
