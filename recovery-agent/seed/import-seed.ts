@@ -1,7 +1,7 @@
 /**
  * Puts a seed into a replica that has no point yet, as the beginning of its first synchronization: an unsealed
  * synchronization resumes by hash comparison, so the source finds what the seed brought equal and sends the rest, and
- * the first point is attested as any other. Repeatable, and what a crash left of an import counts the next time.
+ * the first point is attested like all others. Repeatable, and what a crash left of an import counts the next time.
  */
 
 import type { VaultId } from '#shared/ids.ts'
