@@ -32,6 +32,8 @@ function errorFields(error: unknown): unknown {
 }
 
 const closeTimeoutMs = 5_000
+/** After a file could not be written. */
+const reopenAfterMs = 30_000
 
 function wrap(target: pino.Logger): Logger {
   const line =
@@ -57,31 +59,61 @@ export function openLog(name: string, config: LogConfig): Logger & AsyncDisposab
     return { ...logger, [Symbol.asyncDispose]: async () => {} }
   }
   mkdirSync(config.dir, { recursive: true, mode: 0o750 })
-  const transport = pino.transport({
-    target: 'pino-roll',
-    options: {
-      file: join(config.dir, name),
-      extension: '.log',
-      size: '10m',
-      limit: { count: 8 },
-      mkdir: true,
-    },
-  })
-  const logger = wrap(pino(base, transport))
-  return {
-    ...logger,
-    [Symbol.asyncDispose]: () =>
-      new Promise<void>((resolve) => {
-        // pino does not keep the process alive for its worker, so this timer does: the last lines are the ones that
-        // matter. A worker that hangs (its disk gone) must not hold up a stop for ever.
-        const patience = setTimeout(resolve, closeTimeoutMs)
-        transport.once('close', () => {
-          clearTimeout(patience)
-          resolve()
-        })
-        transport.end()
-      }),
+  const file = new LogFile(join(config.dir, name))
+  const logger = wrap(pino(base, file))
+  return { ...logger, [Symbol.asyncDispose]: () => file.close() }
+}
+
+/** A disk without room for the log must not end the daemon: lines go to standard error until the file takes them again. */
+class LogFile {
+  readonly #path: string
+  readonly #standardError = pino.destination({ fd: 2, sync: true })
+  #stream: ReturnType<typeof openRolling> | undefined
+  #retryAtMs = 0
+
+  constructor(path: string) {
+    this.#path = path
+    this.#open()
   }
+
+  write(line: string): void {
+    if (!this.#stream && performance.now() >= this.#retryAtMs) this.#open()
+    const stream = this.#stream ?? this.#standardError
+    stream.write(line)
+  }
+
+  close(): Promise<void> {
+    const stream = this.#stream
+    if (!stream) return Promise.resolve()
+    return new Promise((resolve) => {
+      // pino does not keep the process alive for its worker, so this timer does: the last lines are the ones that
+      // matter. A worker that hangs (its disk gone) must not hold up a stop for ever.
+      const patience = setTimeout(resolve, closeTimeoutMs)
+      stream.once('close', () => {
+        clearTimeout(patience)
+        resolve()
+      })
+      stream.end()
+    })
+  }
+
+  #open(): void {
+    const stream = openRolling(this.#path)
+    stream.on('error', (error: Error) => {
+      if (this.#stream !== stream) return
+      this.#stream = undefined
+      this.#retryAtMs = performance.now() + reopenAfterMs
+      this.#standardError.write(`${this.#path}: the log goes to standard error meanwhile: ${error.message}\n`)
+    })
+    this.#stream = stream
+  }
+}
+
+function openRolling(file: string) {
+  return pino.transport({
+    target: 'pino-roll',
+    options: { file, extension: '.log', size: '10m', limit: { count: 8 }, mkdir: true },
+  })
 }
 
 export const silentLog: Logger = {

@@ -9,6 +9,7 @@ import { bufferMigrations } from './schema.ts'
 import { openVmRows, type VmRows } from './vm-rows.ts'
 
 export interface DeltaBuffer {
+  readonly path: string
   readonly vms: VmRows
   readonly deltas: DeltaRows
   readonly leaves: LeafStore
@@ -61,6 +62,7 @@ export function bufferOn(db: Sqlite): DeltaBuffer {
   const leaves = openLeafStore(db)
   const deltas = openDeltaRows(db)
   return {
+    path: db.name,
     vms: openVmRows(db),
     deltas,
     leaves,

@@ -3,6 +3,8 @@
  * need no lock. What takes long, a copy cycle, runs one at a time for the whole host (it owns the memory bound) and
  * checks at its seal that nothing overtook it.
  */
+import { dirname } from 'node:path'
+import { namingFullDisk } from '#shared/errors/disk-full.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { VmId } from '#shared/ids.ts'
 import type { ResyncCause } from '#shared/messages/commands.ts'
@@ -154,7 +156,7 @@ class BufferedCapture implements CaptureEngine {
       return await this.#captureWithRetry(vm, how)
     } catch (error) {
       if (isRowDamage(error)) return { kind: 'needs-sync', cause: this.#keeper.mark(vmId, error) }
-      if (!(error instanceof BufferOverflow)) throw asDiskFull(error)
+      if (!(error instanceof BufferOverflow)) throw this.#namingFullDisk(error)
       return error.hopeless ? await this.#giveUpDelta(vmId) : this.#bufferFull()
     } finally {
       this.#writingDelta = null
@@ -334,6 +336,11 @@ class BufferedCapture implements CaptureEngine {
     return { kind: 'needs-sync', cause: row.needsSync ?? cause }
   }
 
+  #namingFullDisk(error: unknown): unknown {
+    const dir = dirname(this.#deps.buffer.path)
+    return namingFullDisk(error, { what: 'buffer.db; the capture was abandoned', dir })
+  }
+
   #bufferFull(): CaptureOutcome {
     const { buffer, limits } = this.#deps
     return {
@@ -392,13 +399,4 @@ interface HowToCapture {
   readonly compress: boolean
   readonly proof: ProofWish
   readonly writes: CaptureOptions['writes']
-}
-
-/** SQLITE_FULL and ENOSPC name no file; everything else crosses as it is. */
-function asDiskFull(error: unknown): unknown {
-  if (!(error instanceof Error) || !('code' in error)) return error
-  if (error.code !== 'SQLITE_FULL' && error.code !== 'ENOSPC') return error
-  return new HotsiteError('disk-full', 'the disk that holds buffer.db is full; the capture was abandoned', {
-    cause: error,
-  })
 }

@@ -4,7 +4,8 @@ import { defined } from '#shared/assert.ts'
 import { PayloadSlots } from '#shared/blocks/payload-slots.ts'
 import { systemClock } from '#shared/clock.ts'
 import { crashPointFromEnv } from '#shared/crash-point.ts'
-import { errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
+import { namingFullDisk } from '#shared/errors/disk-full.ts'
+import { type ErrorDocument, errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
 import { serverId, vaultId } from '#shared/ids.ts'
 import type { LogFields, Logger } from '#shared/log.ts'
 import { systemRng } from '#shared/rng.ts'
@@ -37,10 +38,10 @@ async function run(main: MessagePort, config: CaptureWorkerData): Promise<void> 
     const slots = new PayloadSlots(config.payloadMemory)
     const engine = await openEngine(config, { log: logTo(post), slots })
     const handlers = handlersOf(engine, slots)
-    main.on('message', (request: WorkerRequest) => void answer(handlers, request, post, main))
+    main.on('message', (request: WorkerRequest) => void answer({ handlers, config }, request, post, main))
     post({ kind: 'ready' })
   } catch (error) {
-    post({ kind: 'failed', error: errorDocument(error) })
+    post({ kind: 'failed', error: named(error, config) })
   }
 }
 
@@ -69,8 +70,13 @@ async function openEngine(
   })
 }
 
+/** What is not said more precisely elsewhere is buffer.db. */
+function named(error: unknown, { dataDir }: CaptureWorkerConfig): ErrorDocument {
+  return errorDocument(namingFullDisk(error, { what: 'buffer.db', dir: dataDir }))
+}
+
 async function answer(
-  handlers: Handlers,
+  { handlers, config }: { readonly handlers: Handlers; readonly config: CaptureWorkerConfig },
   { id, call, argument }: WorkerRequest,
   post: (message: WorkerMessage, moved?: Transferable[]) => void,
   main: MessagePort,
@@ -80,7 +86,7 @@ async function answer(
     const value = await handler(argument)
     post({ kind: 'result', id, value }, transferable(batchesIn(call, value)))
   } catch (error) {
-    post({ kind: 'error', id, error: errorDocument(error) })
+    post({ kind: 'error', id, error: named(error, config) })
   }
   if (call === 'close') main.close()
 }

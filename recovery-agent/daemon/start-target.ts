@@ -1,4 +1,5 @@
 import type { ReportOutbox } from '#shared/agent-link/report-outbox.ts'
+import { errorDocument } from '#shared/errors/hotsite-error.ts'
 import type { AgentOptions } from '../agent.ts'
 import { anyVmNames } from '../hypervisor/folder/named-disks.ts'
 import type { RemoteReplicaStore } from '../replica/remote.ts'
@@ -58,7 +59,18 @@ export async function startTarget({
   const pruner = createPruner({
     store,
     server,
-    reports,
+    reports: {
+      publish: reports.publish,
+      failed(vmId, error) {
+        if (error !== null) {
+          const { code, message, details } = errorDocument(error)
+          const about = `merges/${String(details['dir'] ?? '')}`
+          const what = `points of VM ${vmId} that are due to go stay: ${message}`
+          raise({ severity: 'warning', code, message: what, vmId, about })
+        }
+        return reports.failed(vmId, error)
+      },
+    },
     anyVmNames: (paths) => anyVmNames(root, paths),
     clock,
     log,

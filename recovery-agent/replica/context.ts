@@ -1,5 +1,8 @@
+import { dirname } from 'node:path'
 import type { Clock } from '#shared/clock.ts'
+import { diskFull } from '#shared/errors/disk-full.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import { isNoRoom } from '#shared/errors/no-room.ts'
 import type { VmId } from '#shared/ids.ts'
 import type { Logger } from '#shared/log.ts'
 import type { Catalog, ReplicaRow } from './catalog.ts'
@@ -16,6 +19,11 @@ export interface ReplicaContext {
   readonly clock: Clock
   readonly log: Logger
   readonly readers: Readers
+}
+
+/** The folder that holds replica.db, replicas/ and overlays/. */
+export function storeDir({ paths }: Pick<ReplicaContext, 'paths'>): string {
+  return dirname(paths.database)
 }
 
 /** VMs whose layers somebody reads in many steps, counting on it that their files stay: merges wait for that. */
@@ -57,14 +65,11 @@ export function refuseOlderEpoch(replica: ReplicaRow, epoch: number): void {
   )
 }
 
-/** A full disk and missing rights become errors an operator can act on; others pass unchanged. */
-export function asReplicaError(error: unknown): unknown {
+/** A full disk and missing rights become errors an operator can act on; others pass unchanged. `dir`: the store's. */
+export function asReplicaError(error: unknown, dir: string): unknown {
   if (error instanceof HotsiteError || !(error instanceof Error) || !('code' in error)) return error
+  if (isNoRoom(error)) return diskFull('replicas', dir, error)
   switch (error.code) {
-    case 'ENOSPC':
-    case 'EDQUOT':
-    case 'SQLITE_FULL':
-      return new HotsiteError('disk-full', `no room left for replicas: ${error.message}`, { cause: error })
     case 'EACCES':
     case 'EPERM':
     case 'EROFS':

@@ -1,5 +1,4 @@
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
-import { asReplicaError } from './context.ts'
 import type {
   BlockBatch,
   DeltaHeader,
@@ -12,8 +11,8 @@ import type { ReceivingDelta } from './receiving-delta.ts'
 
 export interface WriterOwner {
   seal(delta: ReceivingDelta, manifest: SignedManifest): SealOutcome
-  /** Something went wrong with it. */
-  failed(error: unknown): void
+  /** Something went wrong with it; answers the error to give to whoever writes. */
+  failed(error: unknown): unknown
   /** The writer let go of the delta. */
   released(writer: ReplicaDeltaWriter): void
 }
@@ -65,8 +64,7 @@ export class ReplicaDeltaWriter implements DeltaWriter {
     try {
       return work()
     } catch (error) {
-      this.#owner.failed(error)
-      const known = asReplicaError(error)
+      const known = this.#owner.failed(error)
       this.end(
         known instanceof HotsiteError
           ? known

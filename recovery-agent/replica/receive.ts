@@ -5,7 +5,7 @@ import type { VmId } from '#shared/ids.ts'
 import { MAX_CHAIN } from '#shared/policy/merge-pace.ts'
 import { saveChangedCopies } from './catalog-copy.ts'
 import { isSamePoint, newestSeqOf } from './chain.ts'
-import { type ReplicaContext, refuseOlderEpoch, replicaOrThrow } from './context.ts'
+import { asReplicaError, type ReplicaContext, refuseOlderEpoch, replicaOrThrow, storeDir } from './context.ts'
 import { alreadySealed, ReplicaDeltaWriter, type WriterOwner } from './delta-writer.ts'
 import { journalSuffix, partSuffix } from './names.ts'
 import type { DeltaHeader, DeltaWriter, SealOutcome, SignedManifest } from './port.ts'
@@ -108,8 +108,9 @@ export class Receiver implements WriterOwner {
     this.#context.crash('replica.copy-written')
   }
 
-  failed(error: unknown): void {
+  failed(error: unknown): unknown {
     restoreTreeAfter(this.#context, error)
+    return asReplicaError(error, storeDir(this.#context))
   }
 
   released(writer: ReplicaDeltaWriter): void {

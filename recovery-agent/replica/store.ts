@@ -15,7 +15,14 @@ import { afterFailure } from './after-failure.ts'
 import { Catalog, type OverlayRow, type ReplicaRow, treeOf } from './catalog.ts'
 import { saveChangedCopies } from './catalog-copy.ts'
 import { type Chain, newestSeqOf, pointOrThrow } from './chain.ts'
-import { asReplicaError, Readers, type ReplicaContext, refuseOlderEpoch, replicaOrThrow } from './context.ts'
+import {
+  asReplicaError,
+  Readers,
+  type ReplicaContext,
+  refuseOlderEpoch,
+  replicaOrThrow,
+  storeDir,
+} from './context.ts'
 import { diskBytesOf } from './disk-usage.ts'
 import { nodeFiles, type ReplicaFiles } from './files.ts'
 import { pathsIn } from './names.ts'
@@ -82,7 +89,10 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
       try {
         this.#recoverOne(replica)
       } catch (error) {
-        log.error('replica.recovery-incomplete', { vmId: replica.vmId, error: asReplicaError(error) })
+        log.error('replica.recovery-incomplete', {
+          vmId: replica.vmId,
+          error: asReplicaError(error, storeDir(this.#context)),
+        })
       }
       // An earlier life may have died between a change and its copy.
       catalog.markChanged(replica.vmId)
@@ -90,7 +100,7 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
     try {
       saveChangedCopies(this.#context)
     } catch (error) {
-      log.error('replica.copy-not-written', { error: asReplicaError(error) })
+      log.error('replica.copy-not-written', { error: asReplicaError(error, storeDir(this.#context)) })
     }
   }
 

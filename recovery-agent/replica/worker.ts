@@ -143,7 +143,7 @@ function run(call: RemoteCall): unknown {
 
 port.on('message', ({ callId, call }: RemoteRequest) => {
   const failed = (error: unknown) => {
-    post({ kind: 'error', callId, error: errorDocument(asReplicaError(error)) })
+    post({ kind: 'error', callId, error: errorDocument(asReplicaError(error, dir)) })
     // The database itself is damaged: this life is over, the next one sets the file aside.
     if (error instanceof HotsiteError && error.details['restart'] === true)
       setImmediate(() => {

@@ -98,7 +98,7 @@ function takeSealed(
   const { storedBytes: _storedBytes, storedShare, suspect, ...counted } = stats
   const { changedBlocks } = stats
   const sample = { changedBlocks, storedShare, seconds: elapsedMs / 1000, suspect: suspect !== '' }
-  source.update({
+  source.note({
     lastCycle: { seq, capturedAtMs, ...counted, sentBytes: 0, transferMs: null },
     writes: asStored(withSample(source.record.writes, sample, clock.now())),
   })

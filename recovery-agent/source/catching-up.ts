@@ -36,7 +36,7 @@ export class CatchingUp {
       maxBlocks: limits.catchUpIndexBlocks,
     })
     const several = run && run.firstSeq < run.lastSeq ? run : null
-    if (several !== null || chosen !== null) this.#source.update({ catchUp: several })
+    if (several !== null || chosen !== null) this.#source.note({ catchUp: several })
     return run
   }
 
@@ -48,7 +48,7 @@ export class CatchingUp {
     const known = record.heldPoints.filter((held) => held.seq < seq)
     flow.acknowledged(seq)
     const heldPoints = keptPoints([...known, point], record.policy).map((kept) => ({ ...kept }))
-    this.#source.update({ heldPoints, catchUp: null })
+    this.#source.note({ heldPoints, catchUp: null })
     this.#sayWhenOver()
   }
 

@@ -56,14 +56,15 @@ export class PendingSync {
       const message = `no synchronization of VM ${this.#source.vmId} is due`
       throw new HotsiteError('resync-not-waiting', message)
     }
-    if (this.#source.record.resync?.cleared !== true) this.#change({ cleared: true })
+    const { resync } = this.#source.record
+    if (resync?.cleared !== true) this.#source.update({ resync: { ...unseen, ...resync, cleared: true } })
   }
 
   /** None is due: whatever was decided about the last one is over. */
   settle(): void {
     this.#estimate = null
     const { resync, notBeforeMs } = this.#source.record
-    if (resync !== null || notBeforeMs !== null) this.#source.update({ resync: null, notBeforeMs: null })
+    if (resync !== null || notBeforeMs !== null) this.#source.note({ resync: null, notBeforeMs: null })
   }
 
   estimating(now: boolean): void {
@@ -118,7 +119,7 @@ export class PendingSync {
   }
 
   #change(change: Partial<NonNullable<SourceRecord['resync']>>): void {
-    this.#source.update({ resync: { ...unseen, ...this.#source.record.resync, ...change } })
+    this.#source.note({ resync: { ...unseen, ...this.#source.record.resync, ...change } })
   }
 }
 

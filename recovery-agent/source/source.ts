@@ -2,6 +2,7 @@ import type { CaptureEngine, SourceVmState } from '#recovery-agent/capture/port.
 import type { Clock } from '#shared/clock.ts'
 import type { CrashPoint } from '#shared/crash-point.ts'
 import { errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
+import { isNoRoom } from '#shared/errors/no-room.ts'
 import type { VmId } from '#shared/ids.ts'
 import type { Logger } from '#shared/log.ts'
 import type { ReplicationReport } from '#shared/messages/reports.ts'
@@ -182,9 +183,23 @@ export class Source {
     return engineState
   }
 
+  /** What was ordered: in force when it is persisted, or not at all. */
   update(change: Partial<SourceRecord>): void {
+    const record = { ...this.#record, ...change }
+    this.deps.state.saveSource(record)
+    this.#record = record
+    this.touch()
+  }
+
+  /** What became of it, and stands elsewhere as well: with no room for state.db it is persisted with a later change. */
+  note(change: Partial<SourceRecord>): void {
     this.#record = { ...this.#record, ...change }
-    this.deps.state.saveSource(this.#record)
+    try {
+      this.deps.state.saveSource(this.#record)
+    } catch (error) {
+      if (!isNoRoom(error)) throw error
+      this.failed(this.deps.state.named(error), 'warning')
+    }
     this.touch()
   }
 
@@ -286,8 +301,10 @@ export class Source {
   }
 
   failed(error: unknown, severity: 'warning' | 'critical'): void {
-    const { code, message } = errorDocument(error)
-    this.deps.raise({ severity, code, message, vmId: this.vmId })
+    const { code, message, details } = errorDocument(error)
+    // Each disk of this host that is full is an event of its own.
+    const about = String(details['dir'] ?? '')
+    this.deps.raise({ severity, code, message, vmId: this.vmId, about })
     this.showError(error)
   }
 

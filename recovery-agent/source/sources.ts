@@ -204,7 +204,7 @@ export class Sources implements AsyncDisposable {
           if (signal.aborted) return
           // Nothing expected ends here; whatever it was, the VM must not stay unprotected because of it.
           log.error('a loop of a VM failed', { vmId: record.vmId, loop: name, error })
-          source.failed(error, 'critical')
+          source.failed(this.#deps.state.named(error), 'critical')
           await clock.sleep(limits.retryLastMs, signal).catch(() => {})
         }
       }

@@ -95,7 +95,7 @@ async function synchronize(work: Work, newestSeq: number): Promise<number> {
       sendBytes: sentBytes,
       seconds: transferMs / 1000,
     })
-    source.update({
+    source.note({
       lastCycle: { seq, capturedAtMs, ...counted, sentBytes, transferMs },
       totals: {
         changedBytes: totals.changedBytes + stats.changedBytes,

@@ -36,7 +36,7 @@ async function transferDelta(work: Work, delta: SealedDelta): Promise<number> {
   crashPoint('source:base-released')
   const { lastCycle, totals } = source.record
   const transferMs = clock.monotonicMs() - startedMs
-  source.update({
+  source.note({
     lastCycle: lastCycle?.seq === delta.seq ? { ...lastCycle, sentBytes, transferMs } : lastCycle,
     totals: {
       changedBytes: totals.changedBytes + delta.stats.changedBytes,

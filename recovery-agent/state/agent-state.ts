@@ -1,7 +1,9 @@
 /** state.db: what the agent must know to go on without the coordinator (I12), besides buffer.db and the replicas. */
+import { dirname } from 'node:path'
 import { z } from 'zod'
 import { commandResultSchema } from '#shared/agent-link/command-results.ts'
 import { reportOutboxSchema } from '#shared/agent-link/report-outbox.ts'
+import { namingFullDisk } from '#shared/errors/disk-full.ts'
 import { type ServerId, serverId, type VmId } from '#shared/ids.ts'
 import { agentCommands } from '#shared/messages/commands.ts'
 import { cycleReport } from '#shared/messages/reports.ts'
@@ -83,6 +85,8 @@ export type SourceRecord = z.infer<typeof sourceRecord>
 
 export interface AgentState {
   readonly db: Sqlite
+  /** An error of state.db, which names the folder when its disk is full. */
+  named(error: unknown): unknown
   sources(): readonly SourceRecord[]
   saveSource(record: SourceRecord): void
   removeSource(vmId: VmId): void
@@ -116,6 +120,7 @@ export function openAgentState(path: string): AgentState {
   })
   return {
     db,
+    named: (error) => namingFullDisk(error, { what: 'state.db', dir: dirname(path) }),
     sources: () => all.all().map(({ json }) => sourceRecord.parse(JSON.parse(json))),
     saveSource: (record) => save.run(record.vmId, JSON.stringify(record)),
     removeSource: (vmId) => remove.run(vmId),

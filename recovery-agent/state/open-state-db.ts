@@ -4,7 +4,10 @@
  * on, and never a state to go on with.
  */
 import { existsSync, renameSync, rmSync, statSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { diskFull } from '#shared/errors/disk-full.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import { isNoRoom } from '#shared/errors/no-room.ts'
 import { type Migration, openSqlite, type Sqlite } from '#shared/sqlite.ts'
 import { damagedTable, type GuardedTables, isSchemaIntact, registerRowChecksum } from './table-checksums.ts'
 
@@ -14,7 +17,7 @@ export interface OpenStateDb {
   readonly guarded: GuardedTables
 }
 
-/** Throws `state-damaged`, and `data-version-unknown` for a file of a newer program. */
+/** Throws `state-damaged`, `disk-full`, and `data-version-unknown` for a file of a newer program. */
 export function openStateDb(options: OpenStateDb): Sqlite {
   const { path } = options
   if (!existsSync(path)) createWhole(options)
@@ -48,6 +51,7 @@ function createWhole({ path, migrations }: OpenStateDb): void {
 function asDamage(path: string, error: unknown): unknown {
   const reason = error instanceof HotsiteError && error.cause ? error.cause : error
   if (!(reason instanceof Error) || !('code' in reason) || typeof reason.code !== 'string') return error
+  if (isNoRoom(reason)) return diskFull('state.db', dirname(path), reason)
   // SQLITE_ERROR: a table that should be there is not, or the other way round.
   if (!/^SQLITE_(CORRUPT|NOTADB|IOERR|ERROR|READONLY)/.test(reason.code)) return error
   return damaged(path, reason.message, reason)

@@ -5,6 +5,7 @@
 
 import { startAgent } from '#recovery-agent/agent.ts'
 import { loadAgentConfig } from '#recovery-agent/config.ts'
+import { startWhenRoom } from '#recovery-agent/daemon/start-when-room.ts'
 import { channelLimits } from '#shared/channel/limits.ts'
 import { type Clock, systemClock } from '#shared/clock.ts'
 import { crashPointFromEnv } from '#shared/crash-point.ts'
@@ -25,20 +26,22 @@ process.once('SIGTERM', () => stop.abort())
 
 const config = loadAgentConfig(process.argv.at(-1) ?? '')
 await using log = openLog('agent', config.log)
-await using _agent = await startAgent({
-  config,
-  identity: loadIdentity(config.dataDir),
-  clock: fastClock,
-  rng: systemRng,
-  log,
-  crashPoint: crashPointFromEnv(process.env),
-  overrides: {
-    channelLimits: {
-      handshakeTimeoutMs: channelLimits.handshakeTimeoutMs * speed,
-      heartbeatIntervalMs: channelLimits.heartbeatIntervalMs * speed,
+const start = () =>
+  startAgent({
+    config,
+    identity: loadIdentity(config.dataDir),
+    clock: fastClock,
+    rng: systemRng,
+    log,
+    crashPoint: crashPointFromEnv(process.env),
+    overrides: {
+      channelLimits: {
+        handshakeTimeoutMs: channelLimits.handshakeTimeoutMs * speed,
+        heartbeatIntervalMs: channelLimits.heartbeatIntervalMs * speed,
+      },
     },
-  },
-})
+  })
+await using _agent = await startWhenRoom(start, { clock: fastClock, log, signal: stop.signal })
 await new Promise<void>((resolve) => {
   if (stop.signal.aborted) resolve()
   stop.signal.addEventListener('abort', () => resolve(), { once: true })

@@ -1,6 +1,7 @@
 import type { z } from 'zod'
 import { describeIssues } from '../config.ts'
 import { errorDocument, HotsiteError } from '../errors/hotsite-error.ts'
+import { isNoRoom } from '../errors/no-room.ts'
 import type { Logger } from '../log.ts'
 import { type CommandHandlers, type CommandKind, commands } from '../messages/commands.ts'
 import type { CommandResultStore, RememberedResult } from './command-results.ts'
@@ -27,19 +28,29 @@ export function createCommandRunner<Kinds extends CommandKind>(
   const running = new Map<string, Promise<RememberedResult>>()
   const { store, log } = options
 
+  /** What was done is done: with no room to remember it, a repeat of the command runs once more (I4). */
+  const remember = (commandId: string, result: RememberedResult) => {
+    try {
+      store.put(commandId, result)
+    } catch (error) {
+      if (!isNoRoom(error)) throw error
+      log.warn('the result of a command could not be kept', { commandId, error })
+    }
+  }
+
   const runOnce = async (command: { commandId: string; kind: string; json: Uint8Array }) => {
     const fields = { commandId: command.commandId, kind: command.kind }
     log.info('command started', fields)
     try {
       const result = { ok: true, json: encode(await handle(options, command)) }
-      store.put(command.commandId, result)
+      remember(command.commandId, result)
       log.info('command done', fields)
       return result
     } catch (error) {
       const document = errorDocument(error)
       const result = { ok: false, json: encode(document) }
       // A failure that may pass is not the answer for ever: the same command id may be tried again.
-      if (!document.retryable) store.put(command.commandId, result)
+      if (!document.retryable) remember(command.commandId, result)
       log.warn('command failed', { ...fields, error })
       return result
     }

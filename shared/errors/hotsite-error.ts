@@ -1,3 +1,4 @@
+import { isNoRoom } from './no-room.ts'
 import { type ErrorCode, errorTable } from './table.ts'
 
 export interface HotsiteErrorOptions {
@@ -69,9 +70,8 @@ export function errorFromDocument(document: {
 }
 
 function wrapUnknown(error: unknown): HotsiteError {
+  if (isNoRoom(error)) return new HotsiteError('disk-full', error.message, { cause: error })
   if (error instanceof Error && 'code' in error) {
-    if (error.code === 'ENOSPC' || error.code === 'SQLITE_FULL')
-      return new HotsiteError('disk-full', error.message, { cause: error })
     if (error.code === 'EACCES' || error.code === 'EPERM')
       return new HotsiteError('permission-denied', error.message, { cause: error })
   }

@@ -4,9 +4,10 @@
  * or is off, (3) copy them. Downside of (2): a suspended VM waits for as long as the reader takes, so a watchdog bounds
  * it; and one that is off may be started while it is read, which tears the snapshot.
  */
-import { mkdirSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Clock } from '#shared/clock.ts'
+import { namingFullDisk } from '#shared/errors/disk-full.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import { type FolderVm, findVm, listVms } from '#shared/folder/layout.ts'
 import { isRunning, signalVm } from '#shared/folder/process.ts'
@@ -173,7 +174,9 @@ export function openFolderHypervisor(options: FolderHypervisorOptions): FolderHy
     overlayFormat: 'raw',
 
     async recover() {
-      rmSync(snapshotsDir, { recursive: true, force: true })
+      // Not the folder itself: it may be a file system of its own.
+      for (const name of existsSync(snapshotsDir) ? readdirSync(snapshotsDir) : [])
+        rmSync(join(snapshotsDir, name), { recursive: true, force: true })
       for (const vm of listVms(root, host, (error) => log.error('vm-file-broken', { error }))) {
         signalVm(readRun(vm.dir), table, 'SIGCONT')
       }
@@ -208,7 +211,8 @@ export function openFolderHypervisor(options: FolderHypervisorOptions): FolderHy
         return closeOnce(snapshot, cleanUp)
       } catch (error) {
         cleanUp()
-        throw error
+        const what = `a copy of the disks of VM ${vm.file.name}, which its snapshot is read from`
+        throw namingFullDisk(error, { what, dir: snapshotsDir })
       }
     },
 
