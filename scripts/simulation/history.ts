@@ -46,7 +46,12 @@ export async function runHistory({ seed, trace }: HistoryOptions): Promise<Histo
   const started = process.cpuUsage()
   const plan = planHistory(seed, crashNames)
   const dir = simulationFolder()
-  const world = new World({ ...plan, dir, trace })
+  const world = new World({
+    ...plan,
+    isProving: plan.vms.some(({ policy }) => policy.proofHours > 0),
+    dir,
+    trace,
+  })
   const onRejection = (error: unknown) =>
     world.truth.violate('engine', `nobody heard: ${error instanceof Error ? error.stack : error}`)
   process.on('unhandledRejection', onRejection)

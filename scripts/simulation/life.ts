@@ -44,6 +44,8 @@ export interface LifeOptions {
   readonly captureLimits: CaptureLimits
   readonly rng: Rng
   readonly log: Logger
+  /** The rolling proof runs; proofs that are asked for do in any case. */
+  readonly isProving: boolean
   /** For a call to a worker, one way. */
   readonly callMs: () => number
   readonly diskPaths: ReplicaCommandDeps['diskPaths']
@@ -179,7 +181,8 @@ export class Life {
     }
     this.#parts = { engine, store, sources, target, handlers }
     void target.pruner.run(this.#stop.signal)
-    void target.scrubber.run(this.#stop.signal)
+    // It looks at every replica every few seconds, which is most of what a long history would do.
+    if (this.#options.isProving) void target.scrubber.run(this.#stop.signal)
   }
 
   #openStore(): ReplicaStore & Disposable {

@@ -51,7 +51,7 @@ export async function runOutage(seed: number): Promise<OutageReport> {
   useNativeSignatures()
   const plan = planOf(seed)
   const dir = simulationFolder()
-  const world = new World({ ...plan, dir, trace: undefined })
+  const world = new World({ ...plan, isProving: true, dir, trace: undefined })
   const { scheduler, link } = world
   try {
     scheduler.at(BEGINS_MS, () => link.setSilent(true))
