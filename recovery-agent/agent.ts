@@ -18,6 +18,7 @@ import { loadOrMakeTlsIdentity } from '#shared/trust/tls-identity.ts'
 import type { CaptureEngine } from './capture/port.ts'
 import { agentCommandHandlers } from './commands/agent-commands.ts'
 import { type AgentConfig, advertisedEndpoint } from './config.ts'
+import { boundAllocator } from './daemon/bound-allocator.ts'
 import { listenForSources } from './daemon/listen-for-sources.ts'
 import { openEngine } from './daemon/open-engine.ts'
 import { openStore } from './daemon/open-store.ts'
@@ -64,6 +65,7 @@ export interface Agent extends AsyncDisposable {
 
 /** Everything the agent does starts here and goes on without the coordinator (I12); disposing it is a clean stop. */
 export async function startAgent(given: AgentOptions): Promise<Agent> {
+  boundAllocator()
   await using stack = new AsyncDisposableStack()
   const { config, identity, clock, rng, overrides } = given
   const log = given.log.with({ agent: identity.name })

@@ -28,7 +28,7 @@ export const limits = {
   vmsPerChannel: 1024,
   /** Nodes in one TreeNodes answer: 256 KiB. */
   treeQueryMaxNodes: 8192,
-  /** Groups compared at a time while synchronizing: 64 MiB, so that the second reading comes from the page cache. */
+  /** Groups with data compared at a time while synchronizing: 64 MiB, so that the second reading comes from the page cache. */
   syncRangeGroups: 4,
   /** Answers about ranges asked for before they are needed, to hide the round trip. */
   syncRangesAhead: 4,
@@ -84,6 +84,12 @@ export const limits = {
   /** Whoever waits for a time of the week looks at the wall clock at least this often: it may be set anew. */
   timetableLookMs: 60_000,
 } as const
+
+/**
+ * Of each worker. V8 would let what is young grow to 48 MiB before it collects; what passes here is small and short-lived,
+ * for payload lies outside the heap.
+ */
+export const workerMemory = { maxYoungGenerationSizeMb: 8 } as const
 
 assert(limits.durableEveryPayloadBytes * 2 <= limits.creditBytes, 'half a window makes the next grant')
 assert(limits.batchMaxBlocks * BLOCK_BYTES <= limits.creditBytes / 4, 'a window holds several batches')

@@ -39,7 +39,7 @@ export function openSqlite({ path, migrations, profile, prepare }: OpenSqliteOpt
     if (profile === 'bulk') {
       db.pragma('page_size = 65536')
       db.pragma('journal_mode = PERSIST')
-      db.pragma('cache_size = -32768')
+      db.pragma('cache_size = -16384')
     } else {
       db.pragma('journal_mode = WAL')
     }

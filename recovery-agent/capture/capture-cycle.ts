@@ -77,12 +77,13 @@ export async function runCaptureCycle(deps: EngineDeps, request: CycleRequest): 
   const startedMs = deps.clock.monotonicMs()
   const { vm, hold } = request
   const { fabricVmId, sealedSeq } = vm
+  using collector = new Collector()
   const snapshot = await deps.hypervisor.openSnapshot({ fabricVmId, hold, seq: sealedSeq + 1 })
   let cycle: Cycle
   let intact = false
   try {
     deps.crashPoint('capture.snapshot-open')
-    cycle = openCycle(deps, request, snapshot)
+    cycle = openCycle(deps, request, { snapshot, collector })
     await readChanges(deps, { ...request, cycle, snapshot })
   } finally {
     intact = snapshot.close().intact
@@ -96,7 +97,11 @@ export async function runCaptureCycle(deps: EngineDeps, request: CycleRequest): 
   return seal(deps, { vm, delta, header, cycle })
 }
 
-function openCycle(deps: EngineDeps, { vm, compress, onWriting }: CycleRequest, snapshot: Snapshot): Cycle {
+function openCycle(
+  deps: EngineDeps,
+  { vm, compress, onWriting }: CycleRequest,
+  { snapshot, collector }: { readonly snapshot: Snapshot; readonly collector: Collector },
+): Cycle {
   const trees = openDiskTrees(deps, vm.vmId, snapshot.disks)
   const writer = new DeltaWriter({
     buffer: deps.buffer,
@@ -113,7 +118,7 @@ function openCycle(deps: EngineDeps, { vm, compress, onWriting }: CycleRequest, 
     trees,
     readings: [],
     writer,
-    collector: new Collector(),
+    collector,
     compressibility: new Compressibility(),
     pace: new Pace(deps.clock, deps.limits.paceMs),
   }

@@ -4,6 +4,7 @@ import { type Transferable, Worker } from 'node:worker_threads'
 import { PayloadSlots, payloadMemory } from '#shared/blocks/payload-slots.ts'
 import { errorFromDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { Logger } from '#shared/log.ts'
+import { workerMemory } from '../limits.ts'
 import type { CaptureEngine, StoredBatch, SyncSession } from './port.ts'
 import type {
   CallArgument,
@@ -31,7 +32,10 @@ export async function startCaptureWorker(
 ): Promise<CaptureWorker> {
   const memory = payloadMemory(PAYLOAD_SLOTS)
   const workerData: CaptureWorkerData = { ...config, payloadMemory: memory }
-  const worker = new Worker(new URL('./worker.ts', import.meta.url), { workerData })
+  const worker = new Worker(new URL('./worker.ts', import.meta.url), {
+    workerData,
+    resourceLimits: workerMemory,
+  })
   return connectCaptureWorker(worker, log, new PayloadSlots(memory))
 }
 

@@ -4,7 +4,10 @@ import { BATCH_RAW_BYTES } from '#shared/blocks/batch.ts'
 export interface CaptureLimits {
   /** What the deltas in buffer.db may fill; the agent's configuration sets it. */
   readonly bufferMaxBytes: number
-  /** Changed blocks kept in memory while a snapshot is open, so that nothing is compressed or written meanwhile: a third of what an agent may take. */
+  /**
+   * Changed blocks kept in memory while a snapshot is open, so that nothing is compressed or written meanwhile. Of the whole
+   * agent, for copy cycles run one at a time: a quarter of what it may take.
+   */
   readonly collectBytes: number
   /** Payload of one transaction: 4 MiB is 90 % of the speed of 16 MiB and stalls for 10 ms at most (measured). */
   readonly transactionBytes: number
@@ -18,7 +21,7 @@ export interface CaptureLimits {
 
 export const defaultCaptureLimits: CaptureLimits = {
   bufferMaxBytes: 8 * 2 ** 30,
-  collectBytes: 128 * 2 ** 20,
+  collectBytes: 96 * 2 ** 20,
   transactionBytes: 4 * 2 ** 20,
   pendingTreeBytes: 64 * 2 ** 20,
   proveBytes: 256 * 2 ** 20,

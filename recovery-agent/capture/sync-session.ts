@@ -23,6 +23,7 @@ import { newTreeName } from './disk-trees.ts'
 import type { EngineDeps } from './engine-deps.ts'
 import { groupDataBytes } from './group-data.ts'
 import { GroupReader } from './group-reader.ts'
+import { GroupSet } from './group-set.ts'
 import { Pace } from './pace.ts'
 import type { CaptureStats, StoredBatch, SyncSession } from './port.ts'
 
@@ -36,7 +37,7 @@ interface SyncDisk {
   readonly groupDataBytes: Uint32Array
   readonly tree: string
   readonly reader: GroupReader
-  readonly hashedGroups: Set<number>
+  readonly hashedGroups: GroupSet
   /** Leaves that are not in the second tree yet. */
   readonly staged: Map<number, Buffer>
   /** By group, so that a repeated request counts once. */
@@ -91,7 +92,7 @@ export class SnapshotSync implements SyncSession {
       groupDataBytes: groupDataBytes(disk),
       tree: newTreeName(deps.rng, vm.vmId, disk.diskId),
       reader: new GroupReader(disk, (sizeBytes) => deps.payloadMemory?.(sizeBytes)),
-      hashedGroups: new Set<number>(),
+      hashedGroups: new GroupSet(groupCountOf(disk.sizeBytes)),
       staged: new Map<number, Buffer>(),
       changedBlocks: new Map<number, number>(),
       storedBytes: new Map<number, number>(),

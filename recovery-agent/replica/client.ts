@@ -2,6 +2,7 @@ import { Worker } from 'node:worker_threads'
 import { PayloadSlots, payloadMemory } from '#shared/blocks/payload-slots.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { Logger } from '#shared/log.ts'
+import { workerMemory } from '../limits.ts'
 import type { DiskProgress } from './port.ts'
 import {
   errorOf,
@@ -46,7 +47,11 @@ export function openRemoteReplicaStore({ dir, log }: { dir: string; log: Logger 
   const url = new URL('./worker.ts', import.meta.url)
   const workerData: ReplicaWorkerData = { dir, payloadMemory: payloadMemory(PAYLOAD_SLOTS) }
   const slots = new PayloadSlots(workerData.payloadMemory)
-  return connectReplicaWorker(new Worker(url, { name: 'replica', workerData }), log, slots)
+  return connectReplicaWorker(
+    new Worker(url, { name: 'replica', workerData, resourceLimits: workerMemory }),
+    log,
+    slots,
+  )
 }
 
 export function connectReplicaWorker(worker: Worker, log: Logger, slots: PayloadSlots): ReplicaWorker {

@@ -56,6 +56,10 @@ export interface AgentPair extends AsyncDisposable {
   ticketFor(vm: string, epoch: number): string
 }
 
+/** Those of scripts/hotsite. */
+const nodeOptions = ['--max-semi-space-size=4'] as const
+const compileCache = fileURLToPath(new URL('../../node_modules/.cache/hotsite', import.meta.url))
+
 const dayMs = 86_400_000
 const reply = z.union([
   z.strictObject({
@@ -132,6 +136,9 @@ async function startAgentProcess(setUp: AgentSetUp): Promise<AgentProcess> {
   mkdirSync(setUp.dir, { recursive: true })
   const child = fork(fileURLToPath(new URL('./agent-process.ts', import.meta.url)), [JSON.stringify(setUp)], {
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    execArgv: [...nodeOptions],
+    // As the hotsite command does: without it every thread loads the compiler that takes the types away.
+    env: { ...process.env, NODE_COMPILE_CACHE: compileCache },
   })
   const calls = new Map<number, { resolve: (result: unknown) => void; reject: (error: Error) => void }>()
   const ready = Promise.withResolvers<{ listen: { host: string; port: number }; certificatePem: string }>()

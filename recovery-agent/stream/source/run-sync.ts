@@ -118,11 +118,25 @@ export async function begin({ session, transfer, epoch }: SyncQuery): Promise<Re
 
 export async function* askRanges(run: SyncQuery): AsyncGenerator<AskedRange> {
   for (const disk of run.session.disks) {
-    for (let first = 0; first < disk.groupCount; first += limits.syncRangeGroups) {
-      const count = Math.min(limits.syncRangeGroups, disk.groupCount - first)
+    for (let first = 0; first < disk.groupCount; ) {
+      const count = rangeFrom(disk, first)
       yield { disk, first, count, targetNodes: await askNodes(run, disk, { level: 1, first, count }) }
+      first += count
     }
   }
+}
+
+/** Groups from `first` on that are compared together: few that may hold data, and whatever is empty between them. */
+function rangeFrom({ groupCount, groupDataBytes }: SyncDisk, first: number): number {
+  const end = Math.min(groupCount, first + limits.treeQueryMaxNodes)
+  let withData = 0
+  let group = first
+  for (; group < end; group++) {
+    if ((groupDataBytes[group] ?? 0) === 0) continue
+    if (withData === limits.syncRangeGroups) break
+    withData += 1
+  }
+  return group - first
 }
 
 /** Group by group where something differs; the last item of a range brings the rest of its progress. */
