@@ -33,10 +33,13 @@ export function openGarbage(db: Sqlite, deltas: DeltaRows, leaves: LeafStore): G
     leaves.names().filter((tree) => !inUse.has(tree) && !isNamed.get(tree))
   return {
     *collect(inUse) {
-      for (const delta of deltas.dead(inUse.delta)) {
+      // Both before the first step: what begins in between is not in `inUse`.
+      const abandonedDeltas = deltas.dead(inUse.delta)
+      const abandonedTrees = deadTrees(inUse.trees)
+      for (const delta of abandonedDeltas) {
         for (let more = true; more; yield) more = deltas.deleteSome(delta)
       }
-      for (const tree of deadTrees(inUse.trees)) {
+      for (const tree of abandonedTrees) {
         for (let more = true; more; yield) more = leaves.removeSome(tree, PAGES_PER_TRANSACTION)
       }
     },
