@@ -3,7 +3,7 @@ import { assertNever } from '#shared/assert.ts'
 import { errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
 import { type AnomalyHistory, withSample } from '#shared/policy/anomaly.ts'
 import type { SourceRecord } from '../state/agent-state.ts'
-import { firstCycleDelayMs, nextCycleDelayMs } from './cycle-timer.ts'
+import { firstCycleDelayMs, nextCycleDelayMs, unseenMs } from './cycle-timer.ts'
 import type { Source } from './source.ts'
 import { raiseFindings } from './verify.ts'
 
@@ -14,13 +14,14 @@ import { raiseFindings } from './verify.ts'
 export async function captureLoop(source: Source, signal: AbortSignal): Promise<void> {
   const { clock } = source.deps
   if (source.lastCaptureMonotonicMs === null) {
-    const delayMs = firstCycleDelayMs({
+    const last = {
       lastCapturedAtMs: source.record.lastCycle?.capturedAtMs ?? null,
       nowMs: clock.now(),
       frequencyMs: source.frequencyMs,
-    })
+    }
+    source.markSeen(clock.monotonicMs() - unseenMs(last))
     // As if the last cycle had started so long ago: a policy that changes then takes effect at once.
-    source.markCapture(clock.monotonicMs() + delayMs - source.frequencyMs)
+    source.markCapture(clock.monotonicMs() + firstCycleDelayMs(last) - source.frequencyMs)
   }
   while (!signal.aborted) {
     const seen = source.version
@@ -32,17 +33,17 @@ export async function captureLoop(source: Source, signal: AbortSignal): Promise<
     if (!source.mayCapture) await source.change(seen, signal)
     else if (delayMs > 0 && !source.cycleWanted) await source.changeOrAfter(seen, delayMs, signal)
     else {
-      const startMs = clock.monotonicMs()
-      const elapsedMs = startMs - (source.lastCaptureMonotonicMs ?? startMs)
-      source.markCapture(startMs)
-      await cycle(source, elapsedMs, signal)
+      source.markCapture(clock.monotonicMs())
+      await cycle(source, signal)
     }
   }
 }
 
-/** `elapsedMs`: since the cycle before. */
-async function cycle(source: Source, elapsedMs: number, signal: AbortSignal): Promise<void> {
-  const { engine, crashPoint } = source.deps
+async function cycle(source: Source, signal: AbortSignal): Promise<void> {
+  const { engine, clock, crashPoint } = source.deps
+  const startMs = clock.monotonicMs()
+  // Not since the last try: one that came to nothing leaves its changes to this one.
+  const elapsedMs = startMs - source.seenMonotonicMs
   const requests = source.takeRequests()
   let outcome: CaptureOutcome
   try {
@@ -61,6 +62,7 @@ async function cycle(source: Source, elapsedMs: number, signal: AbortSignal): Pr
     case 'sealed': {
       crashPoint('source:sealed')
       const { seq } = outcome.delta
+      source.markSeen(startMs)
       takeSealed(source, outcome, elapsedMs)
       await source.refresh()
       for (const request of requests) request.resolve({ seq })

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { firstCycleDelayMs, nextCycleDelayMs } from './cycle-timer.ts'
+import { firstCycleDelayMs, nextCycleDelayMs, unseenMs } from './cycle-timer.ts'
 
 const frequencyMs = 30_000
 const hourMs = 3_600_000
@@ -13,6 +13,15 @@ describe('after a restart', () => {
   ])('%s', (_case, lastCapturedAtMs, expected) => {
     expect(firstCycleDelayMs({ lastCapturedAtMs, nowMs: 1_000_000, frequencyMs })).toBe(expected)
   })
+})
+
+test.each([
+  ['never captured', null, frequencyMs],
+  ['captured 10 s ago', 1_000_000 - 10_000, 10_000],
+  ['down for a while', 0, 1_000_000],
+  ['the clock was set back by hours', 1_000_000 + 5 * hourMs, frequencyMs],
+])('the time whose changes the first cycle finds: %s', (_case, lastCapturedAtMs, expected) => {
+  expect(unseenMs({ lastCapturedAtMs, nowMs: 1_000_000, frequencyMs })).toBe(expected)
 })
 
 test('a cycle that took ten intervals is followed by one, at once', () => {

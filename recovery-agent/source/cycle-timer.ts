@@ -14,6 +14,17 @@ export function firstCycleDelayMs(input: {
   return Math.max(0, input.frequencyMs - elapsedMs)
 }
 
+/** For how long the VM has written unseen when the agent starts: the first cycle of a life finds the changes of all that time. */
+export function unseenMs(input: {
+  readonly lastCapturedAtMs: number | null
+  readonly nowMs: number
+  readonly frequencyMs: number
+}): number {
+  const elapsedMs = input.nowMs - (input.lastCapturedAtMs ?? Number.POSITIVE_INFINITY)
+  // Never captured, or a clock that was set back: the interval is as good a guess as any.
+  return elapsedMs < 0 ? input.frequencyMs : elapsedMs
+}
+
 /** Measured from the start of the last cycle; a cycle that took longer than the interval is followed by one, not by all it missed. */
 export function nextCycleDelayMs(input: {
   readonly lastStartMonotonicMs: number

@@ -66,6 +66,7 @@ export class Source {
   #fenceOrdered = false
   #targetAwaySinceMs: number | null
   #lastCaptureMonotonicMs: number | null = null
+  #seenMonotonicMs: number
   #stopped: HotsiteError | undefined
   #progress: ReplicationReport['progress'] = null
   #progressPublishedMs = Number.NEGATIVE_INFINITY
@@ -76,6 +77,7 @@ export class Source {
     this.deps = deps
     this.#fencedBelow = deps.state.fencedBelow(record.vmId)
     this.#targetAwaySinceMs = deps.clock.monotonicMs()
+    this.#seenMonotonicMs = deps.clock.monotonicMs()
     this.log = deps.log.with({ vmId: record.vmId })
   }
 
@@ -137,7 +139,7 @@ export class Source {
     return this.#connected
   }
 
-  /** When the newest copy cycle or synchronization took its snapshot; null: not in this life. */
+  /** When the newest copy cycle or synchronization began, whatever came of it; null: not in this life. */
   get lastCaptureMonotonicMs(): number | null {
     return this.#lastCaptureMonotonicMs
   }
@@ -153,6 +155,15 @@ export class Source {
 
   markCapture(monotonicMs: number): void {
     this.#lastCaptureMonotonicMs = monotonicMs
+  }
+
+  /** The next cycle finds the changes since then. */
+  get seenMonotonicMs(): number {
+    return this.#seenMonotonicMs
+  }
+
+  markSeen(monotonicMs: number): void {
+    this.#seenMonotonicMs = monotonicMs
   }
 
   get cycleWanted(): boolean {

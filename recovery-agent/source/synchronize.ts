@@ -73,6 +73,7 @@ async function synchronize(work: Work, newestSeq: number): Promise<number> {
   try {
     await using session = await engine.openSync(source.vmId, { newestSeq })
     source.markCapture(clock.monotonicMs())
+    source.markSeen(clock.monotonicMs())
     const { seq, capturedAtMs, consistency } = session
     const transfer = makeTransfer(work, null, (bytes) => {
       sentBytes += bytes

@@ -15,10 +15,12 @@ export async function verifyAtSource(
   source.ensureCopies()
   const { engine, clock } = source.deps
   const { vmId } = source
-  source.markCapture(clock.monotonicMs())
+  const startMs = clock.monotonicMs()
+  source.markCapture(startMs)
   const outcome = await engine.verify(vmId, { percent })
   switch (outcome.kind) {
     case 'verified': {
+      source.markSeen(startMs)
       source.flow.load(await engine.pendingDeltas(vmId))
       await source.refresh()
       const disks = outcome.disks.map(({ diskId, checkedBlocks, totalBlocks, untrackedBlocks }) => ({
