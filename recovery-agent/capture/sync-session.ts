@@ -27,8 +27,8 @@ import { GroupSet } from './group-set.ts'
 import { Pace } from './pace.ts'
 import type { CaptureStats, StoredBatch, SyncSession } from './port.ts'
 
-/** Groups of 8 KiB stored in one transaction. */
-const GROUPS_PER_TRANSACTION = 512
+/** Groups of 8 KiB, of all disks together, that wait to be stored. */
+const STAGED_GROUPS = 512
 
 interface SyncDisk {
   readonly diskId: DiskId
@@ -271,7 +271,9 @@ export class SnapshotSync implements SyncSession {
     // The second tree is new: what is not stored in it is zero.
     if (leaves.equals(ZERO_GROUP)) return
     disk.staged.set(group, leaves)
-    if (disk.staged.size >= GROUPS_PER_TRANSACTION) this.#flush(disk)
+    const disks = [...this.#syncDisks.values()].filter(({ staged }) => staged.size > 0)
+    if (disks.reduce((sum, { staged }) => sum + staged.size, 0) < STAGED_GROUPS) return
+    for (const staged of disks) this.#flush(staged)
   }
 
   #flush(disk: SyncDisk): void {

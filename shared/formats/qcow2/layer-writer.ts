@@ -140,12 +140,14 @@ export class LayerWriter {
     this.#dropFrom(blockCountOf(sizeBytes))
     this.#file.truncate(this.#use.end * CLUSTER_BYTES)
     const l1 = new Array<number>(l1EntriesOf(sizeBytes)).fill(0)
+    // One for all tables, written before the next: a thousand left to the collector are 64 MiB.
+    const scratch = Buffer.alloc(CLUSTER_BYTES)
     for (const tableIndex of this.#map.tableIndexes()) {
       const table = this.#map.table(tableIndex)
       if (!table || !isWorthWriting(table, backingName)) continue
       const cluster = this.#use.allocateRun(1)
       l1[tableIndex] = cluster * CLUSTER_BYTES
-      this.#writeFresh(encodeL2(backingName === null ? withoutZeros(table) : table), cluster)
+      this.#writeFresh(encodeL2(backingName === null ? withoutZeros(table) : table, scratch), cluster)
     }
     const l1Clusters = Math.max(1, Math.ceil(l1.length / ENTRIES_PER_CLUSTER))
     const l1Start = this.#use.allocateRun(l1Clusters)

@@ -20,8 +20,9 @@ function writeReference(target: Buffer, position: number, offsetBytes: number, h
   target.writeUInt32BE(offsetBytes % HIGH, position + 4)
 }
 
-export function encodeL2(table: Int32Array): Buffer {
-  const bytes = Buffer.alloc(CLUSTER_BYTES)
+/** `bytes`: a cluster to use for it. */
+export function encodeL2(table: Int32Array, bytes: Buffer = Buffer.alloc(CLUSTER_BYTES)): Buffer {
+  bytes.fill(0)
   for (let i = 0; i < L2_ENTRIES; i++) {
     const state = table[i] ?? ABSENT
     if (state === ABSENT) continue
