@@ -27,6 +27,8 @@ export class Flow {
   #history: FlowHistory = noFlow
   #warning: ForecastWarning = { kind: 'calm' }
   #backlog: readonly BacklogDelta[] = []
+  /** The newest that arrived; the engine's state is asked for only afterwards. */
+  #arrived: Pick<BacklogDelta, 'seq' | 'capturedAtMs'> | null = null
   #slowMs = 0
   #forecast: ReplicationReport['forecast'] = null
 
@@ -62,12 +64,15 @@ export class Flow {
   }
 
   sealed(delta: SealedDelta, cycleMs: number): void {
-    this.#backlog = [...this.#backlog, backlogDelta(delta)]
+    // After a verification the engine may have told of it already.
+    const others = this.#backlog.filter(({ seq }) => seq !== delta.seq)
+    this.#backlog = [...others, backlogDelta(delta)]
     this.#history = withCycle(this.#history, { storedBytes: delta.stats.storedBytes, cycleMs })
     this.evaluate()
   }
 
   acknowledged(seq: number): void {
+    this.#arrived = this.#backlog.findLast((delta) => delta.seq <= seq) ?? this.#arrived
     this.#backlog = this.#backlog.filter((delta) => delta.seq > seq)
   }
 
@@ -86,6 +91,7 @@ export class Flow {
   /** A synchronization is due: deltas mean nothing, and no age was promised. */
   suspend(): void {
     this.#backlog = []
+    this.#arrived = null
     this.#forecast = null
     this.#warning = { kind: 'calm' }
   }
@@ -94,7 +100,9 @@ export class Flow {
   evaluate(): void {
     const { engineState, frequencyMs, deps } = this.#source
     const churn = churnBytesPerSecond(this.#history)
-    const newestAckedAtMs = engineState?.ackedCapturedAtMs ?? null
+    const arrived = this.#arrived
+    const isNewer = arrived !== null && arrived.seq > (engineState?.ackedSeq ?? 0)
+    const newestAckedAtMs = isNewer ? arrived.capturedAtMs : (engineState?.ackedCapturedAtMs ?? null)
     if (!engineState || engineState.needsSync !== null || churn === null || newestAckedAtMs === null) return
     const link = this.#source.isTargetLost(frequencyMs / 2) ? 0 : this.linkBytesPerSecond
     const nowMs = deps.clock.now()

@@ -354,7 +354,8 @@ export class Source {
       progress: this.#progress,
       resync: this.pendingSync.report(this.#progress !== null),
       proof: state?.proof ? [...state.proof] : [],
-      forecast: this.flow.forecast,
+      // A VM that is paused or fenced is not copied: nothing is foretold of it.
+      forecast: this.maySend ? this.flow.forecast : null,
       catchUp: this.catchingUp.report(),
       slowedByMs: this.flow.slowMs,
       lastCycle,
