@@ -1,6 +1,7 @@
 /**
  * Reports of agents to the coordinator. Each is the whole state of one thing, so a repeat or a late one is harmless and
  * nothing is lost while the coordinator is away (I4, I12): after a reconnect the agent reports everything once more.
+ * Fields that are not known here, of a newer program, are left out and cost nothing: an agent may be upgraded first.
  */
 import { z } from 'zod'
 import { diskId, overlayId, vmId } from '../ids.ts'
@@ -8,10 +9,10 @@ import { vmDescription, vmObservation } from './vm.ts'
 
 const epoch = z.int().positive()
 const seq = z.int().nonnegative()
-const errorReport = z.strictObject({ code: z.string(), message: z.string(), atMs: z.number() }).nullable()
+const errorReport = z.object({ code: z.string(), message: z.string(), atMs: z.number() }).nullable()
 
 /** How much of a disk was read again and found as its hash tree says, and when the last whole pass ended. */
-export const diskProof = z.strictObject({
+export const diskProof = z.object({
   diskId,
   sizeBytes: z.int(),
   /** Of the pass that goes on, 0 to 100. */
@@ -24,7 +25,7 @@ export const diskProof = z.strictObject({
 export type DiskProof = z.infer<typeof diskProof>
 
 /** A recovery point as its target holds it. Listed only when durable and attested (I3). */
-export const pointReport = z.strictObject({
+export const pointReport = z.object({
   epoch,
   seq,
   capturedAtMs: z.number(),
@@ -36,7 +37,7 @@ export const pointReport = z.strictObject({
   overlays: z.array(overlayId),
   changedBytes: z.int(),
   storedBytes: z.int(),
-  roots: z.array(z.strictObject({ diskId, rootHex: z.string() })),
+  roots: z.array(z.object({ diskId, rootHex: z.string() })),
   /** A hint that what was written is not the VM's ordinary work; why. */
   suspect: z.string().nullable().default(null),
   /** Some of its blocks are not what was attested: it is not served until they are healed. */
@@ -47,7 +48,7 @@ export const pointReport = z.strictObject({
 export type PointReport = z.infer<typeof pointReport>
 
 /** Target: everything about one replica. */
-export const replicaReport = z.strictObject({
+export const replicaReport = z.object({
   vmId,
   epoch,
   points: z.array(pointReport),
@@ -60,7 +61,7 @@ export const replicaReport = z.strictObject({
 })
 export type ReplicaReport = z.infer<typeof replicaReport>
 
-export const cycleReport = z.strictObject({
+export const cycleReport = z.object({
   seq,
   capturedAtMs: z.number(),
   scannedBytes: z.int(),
@@ -76,7 +77,7 @@ export const cycleReport = z.strictObject({
 export type CycleReport = z.infer<typeof cycleReport>
 
 /** Source: everything about one VM it replicates. */
-export const replicationReport = z.strictObject({
+export const replicationReport = z.object({
   vmId,
   epoch,
   activity: z.enum(['waiting', 'synchronizing', 'replicating', 'paused', 'fenced', 'stopped']),
@@ -88,7 +89,7 @@ export const replicationReport = z.strictObject({
   bufferedBytes: z.int(),
   /** Only while synchronizing. Bytes compared, and sent where they differ, of those that may hold data. */
   progress: z
-    .strictObject({
+    .object({
       doneBytes: z.int(),
       totalBytes: z.int(),
       /** From the speed so far; null: too early to say. */
@@ -97,12 +98,12 @@ export const replicationReport = z.strictObject({
     .nullable(),
   /** A synchronization that is due and has not begun to send; null: none. */
   resync: z
-    .strictObject({
+    .object({
       cause: z.string(),
       /** estimating: hashes are compared. start-time, window, approval: what it waits for. */
       waitsFor: z.enum(['estimating', 'start-time', 'window', 'approval']),
       startsAtMs: z.number().nullable(),
-      estimate: z.strictObject({ compareBytes: z.int(), sendBytes: z.int(), seconds: z.number() }).nullable(),
+      estimate: z.object({ compareBytes: z.int(), sendBytes: z.int(), seconds: z.number() }).nullable(),
     })
     .nullable()
     .default(null),
@@ -110,7 +111,7 @@ export const replicationReport = z.strictObject({
   proof: z.array(diskProof).default([]),
   /** From churn and link speed; breachAtMs: when data will be (or, in the past, became) older than twice the copy frequency, null: not in sight. */
   forecast: z
-    .strictObject({
+    .object({
       churnBytesPerSecond: z.number(),
       linkBytesPerSecond: z.number().nullable(),
       breachAtMs: z.number().nullable(),
@@ -119,23 +120,23 @@ export const replicationReport = z.strictObject({
     .default(null),
   /** Copy cycles that wait in the buffer; bytes at most, since what would not be kept is sent as part of what is. null: none but the present one. */
   catchUp: z
-    .strictObject({ pendingCycles: z.int(), sendBytes: z.int(), secondsLeft: z.number().nullable() })
+    .object({ pendingCycles: z.int(), sendBytes: z.int(), secondsLeft: z.number().nullable() })
     .nullable()
     .default(null),
   /** The target asked for a slower pace until its merges have caught up: milliseconds added to each cycle. */
   slowedByMs: z.int().default(0),
   lastCycle: cycleReport.nullable(),
-  totals: z.strictObject({ changedBytes: z.int(), sentBytes: z.int(), cycles: z.int() }),
+  totals: z.object({ changedBytes: z.int(), sentBytes: z.int(), cycles: z.int() }),
   peerConnected: z.boolean(),
   error: errorReport,
 })
 export type ReplicationReport = z.infer<typeof replicationReport>
 
 /** A recovery agent about itself, on connect and when it changes. */
-export const agentReport = z.strictObject({
+export const agentReport = z.object({
   host: z.string(),
   version: z.string(),
-  listen: z.strictObject({ host: z.string(), port: z.int() }),
+  listen: z.object({ host: z.string(), port: z.int() }),
   certificatePem: z.string(),
   replicaFreeBytes: z.int(),
   bufferBytes: z.int(),
@@ -145,13 +146,13 @@ export const agentReport = z.strictObject({
 export type AgentReport = z.infer<typeof agentReport>
 
 /** A provider's whole fabric. */
-export const inventoryReport = z.strictObject({
+export const inventoryReport = z.object({
   vmmServer: z.string(),
   vmmVersion: z.string(),
   version: z.string(),
-  clouds: z.array(z.strictObject({ name: z.string(), hosts: z.array(z.string()) })),
+  clouds: z.array(z.object({ name: z.string(), hosts: z.array(z.string()) })),
   hosts: z.array(
-    z.strictObject({
+    z.object({
       name: z.string(),
       memoryBytes: z.int(),
       cpuCount: z.int(),
@@ -161,20 +162,20 @@ export const inventoryReport = z.strictObject({
     }),
   ),
   networks: z.array(
-    z.strictObject({
+    z.object({
       name: z.string(),
       logicalNetwork: z.string(),
-      subnets: z.array(z.strictObject({ name: z.string(), cidr: z.string() })),
+      subnets: z.array(z.object({ name: z.string(), cidr: z.string() })),
     }),
   ),
-  classifications: z.array(z.strictObject({ name: z.string() })),
+  classifications: z.array(z.object({ name: z.string() })),
   vms: z.array(vmDescription.extend({ cloud: z.string().nullable(), observation: vmObservation })),
   nowMs: z.number(),
 })
 export type InventoryReport = z.infer<typeof inventoryReport>
 
 /** Something an operator should see, once. `eventId` makes a repeat harmless. */
-export const eventReport = z.strictObject({
+export const eventReport = z.object({
   eventId: z.string(),
   atMs: z.number(),
   severity: z.enum(['info', 'warning', 'critical']),

@@ -1,7 +1,8 @@
 import { z } from 'zod'
 import { diskId, fabricVmId } from '../ids.ts'
 
-export const diskSpec = z.strictObject({
+/** Part of reports: fields of a newer program are left out, as there. */
+export const diskSpec = z.object({
   diskId,
   name: z.string(),
   sizeBytes: z.int().positive(),
@@ -9,7 +10,7 @@ export const diskSpec = z.strictObject({
 })
 export type DiskSpec = z.infer<typeof diskSpec>
 
-export const nicSpec = z.strictObject({
+export const nicSpec = z.object({
   name: z.string(),
   /** VM network by name; null: connected to nothing. */
   network: z.string().nullable(),
@@ -17,7 +18,7 @@ export const nicSpec = z.strictObject({
 export type NicSpec = z.infer<typeof nicSpec>
 
 /** What the fabric says of a VM: everything needed to define its replica elsewhere. */
-export const vmDescription = z.strictObject({
+export const vmDescription = z.object({
   fabricVmId,
   name: z.string(),
   host: z.string(),
@@ -34,7 +35,7 @@ export const vmDescription = z.strictObject({
 export type VmDescription = z.infer<typeof vmDescription>
 
 /** What was seen of a VM, just now. A step is green from this, never from a call that returned (I8). */
-export const vmObservation = z.strictObject({
+export const vmObservation = z.object({
   exists: z.boolean(),
   power: z.enum(['off', 'running']),
   /** Age of the newest sign of life from inside; null: none seen since it started. */
