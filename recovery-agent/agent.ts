@@ -65,8 +65,8 @@ export interface Agent extends AsyncDisposable {
 
 /** Everything the agent does starts here and goes on without the coordinator (I12); disposing it is a clean stop. */
 export async function startAgent(given: AgentOptions): Promise<Agent> {
-  boundAllocator()
   await using stack = new AsyncDisposableStack()
+  stack.use(boundAllocator())
   const { config, identity, clock, rng, overrides } = given
   const log = given.log.with({ agent: identity.name })
   const options = { ...given, log }
