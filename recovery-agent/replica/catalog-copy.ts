@@ -109,6 +109,8 @@ export function saveChangedCopies(context: ReplicaContext): void {
 
 /** On stable storage when it returns; nothing of a replica that is gone. */
 export function saveCatalogCopy({ catalog, files, paths }: ReplicaContext, id: VmId): void {
+  // What turned since it was read must not go into the copy.
+  catalog.lookAgain(id)
   const replica = catalog.replica(id)
   if (!replica) return
   const suspicions = catalog.suspicions.of(id)

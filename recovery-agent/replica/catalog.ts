@@ -6,8 +6,9 @@ import type { OverlayDisk, PointRef } from '#shared/messages/commands.ts'
 import { type ReplicationPolicy, replicationPolicy } from '#shared/messages/policy.ts'
 import type { Sqlite } from '#shared/sqlite.ts'
 import { type LeafStore, openLeafStore } from '../tree/leaf-store.ts'
-import { CatalogSums, type SumKind } from './catalog-sums.ts'
+import { CatalogSums } from './catalog-sums.ts'
 import type { Chain, ChainDisk, ChainPoint } from './chain.ts'
+import { CheckedRows } from './checked-rows.ts'
 import { DamageRows } from './damage.ts'
 import { LayerLeaves } from './layer-leaves.ts'
 import type { DeltaHeader, ReplicaDisk } from './port.ts'
@@ -54,6 +55,7 @@ export class Catalog {
   readonly suspicions: Suspicions
   readonly sums: CatalogSums
   readonly #db: Sqlite
+  readonly #rows: CheckedRows
   readonly #statements = new Map<string, Statement<unknown[], Row>>()
   #changes = 0
   #changeCount = 0
@@ -66,6 +68,7 @@ export class Catalog {
     this.damage = new DamageRows(db)
     this.suspicions = new Suspicions(db)
     this.sums = new CatalogSums(db)
+    this.#rows = new CheckedRows(db, this.sums)
   }
 
   /** Grows with every change of any chain and of what is known of its layers: who read before it grew looks again. */
@@ -91,7 +94,7 @@ export class Catalog {
   }
 
   transaction<T>(work: () => T): T {
-    return this.#db.transaction(work).immediate()
+    return this.#rows.transaction(work)
   }
 
   /** Those whose rows are as they were written; of the others nothing is believed. */
@@ -106,14 +109,28 @@ export class Catalog {
     })
   }
 
+  /** Rows are held against their checksums when they are read next, also those that were before. */
+  lookAgain(vmId: VmId): void {
+    this.#rows.lookAgain(vmId)
+  }
+
+  /** Nothing is left of what is said of a VM. */
+  removeRows(vmId: VmId): void {
+    this.lookAgain(vmId)
+    this.sums.removeRows(vmId)
+  }
+
   /** Throws `catalog-damaged`, like everything that reads rows. */
   replica(vmId: VmId): ReplicaRow | undefined {
-    this.sums.ensure(vmId, 'replica')
-    return this.#all('SELECT * FROM replicas WHERE vm_id = ?', vmId).map(replicaOf)[0]
+    return this.#rows.read(
+      vmId,
+      'replica',
+      () => this.#all('SELECT * FROM replicas WHERE vm_id = ?', vmId).map(replicaOf)[0],
+    )
   }
 
   putReplica(row: ReplicaRow): void {
-    this.#change(row.vmId, 'replica', () => {
+    this.#rows.change(row.vmId, 'replica', () => {
       this.markChanged(row.vmId)
       this.#run(
         'INSERT INTO replicas (vm_id, state, epoch, source_server_id, policy, disks) VALUES (?, ?, ?, ?, ?, ?) ' +
@@ -130,14 +147,17 @@ export class Catalog {
   }
 
   deleteReplica(vmId: VmId): void {
-    this.#change(vmId, 'replica', () => {
+    this.#rows.change(vmId, 'replica', () => {
       this.#run('DELETE FROM replicas WHERE vm_id = ?', vmId)
       this.#run('DELETE FROM scrubs WHERE vm_id = ?', vmId)
     })
   }
 
   chain(vmId: VmId): Chain {
-    this.sums.ensure(vmId, 'chain')
+    return this.#rows.read(vmId, 'chain', () => this.#readChain(vmId))
+  }
+
+  #readChain(vmId: VmId): Chain {
     const disks = Map.groupBy(
       this.#all('SELECT * FROM point_disks WHERE vm_id = ? ORDER BY disk_id', vmId),
       (row) => row['seq'] as number,
@@ -150,7 +170,7 @@ export class Catalog {
   }
 
   addToChain(vmId: VmId, member: ChainPoint, manifest: Uint8Array | null): void {
-    this.#change(vmId, 'chain', () => {
+    this.#rows.change(vmId, 'chain', () => {
       this.markChanged(vmId)
       this.#run(
         'INSERT INTO points (vm_id, seq, epoch, state, captured_at_ms, completed_at_ms, consistency, pinned, manifest) ' +
@@ -170,7 +190,7 @@ export class Catalog {
   }
 
   putChainDisk(vmId: VmId, seq: number, disk: ChainDisk): void {
-    this.#change(vmId, 'chain', () => this.#putDisk(vmId, seq, disk))
+    this.#rows.change(vmId, 'chain', () => this.#putDisk(vmId, seq, disk))
   }
 
   #putDisk(vmId: VmId, seq: number, disk: ChainDisk): void {
@@ -190,7 +210,7 @@ export class Catalog {
   }
 
   setState(vmId: VmId, seq: number, state: ChainPoint['state']): void {
-    this.#change(vmId, 'chain', () => {
+    this.#rows.change(vmId, 'chain', () => {
       this.markChanged(vmId)
       this.#changes++
       this.#run('UPDATE points SET state = ? WHERE vm_id = ? AND seq = ?', state, vmId, seq)
@@ -198,14 +218,14 @@ export class Catalog {
   }
 
   setPinned(vmId: VmId, seq: number, pinned: boolean): void {
-    this.#change(vmId, 'chain', () => {
+    this.#rows.change(vmId, 'chain', () => {
       this.markChanged(vmId)
       this.#run('UPDATE points SET pinned = ? WHERE vm_id = ? AND seq = ?', pinned ? 1 : 0, vmId, seq)
     })
   }
 
   removeFromChain(vmId: VmId, seq: number): void {
-    this.#change(vmId, 'chain', () => {
+    this.#rows.change(vmId, 'chain', () => {
       this.markChanged(vmId)
       this.#changes++
       this.#run('DELETE FROM points WHERE vm_id = ? AND seq = ?', vmId, seq)
@@ -222,13 +242,14 @@ export class Catalog {
   }
 
   partial(vmId: VmId): DeltaHeader | undefined {
-    this.sums.ensure(vmId, 'partial')
-    const row = this.#all('SELECT header FROM partials WHERE vm_id = ?', vmId)[0]
-    return row ? (JSON.parse(row['header'] as string) as DeltaHeader) : undefined
+    return this.#rows.read(vmId, 'partial', () => {
+      const row = this.#all('SELECT header FROM partials WHERE vm_id = ?', vmId)[0]
+      return row ? (JSON.parse(row['header'] as string) as DeltaHeader) : undefined
+    })
   }
 
   putPartial(header: DeltaHeader): void {
-    this.#change(header.vmId, 'partial', () => {
+    this.#rows.change(header.vmId, 'partial', () => {
       this.#run(
         'INSERT OR REPLACE INTO partials (vm_id, header) VALUES (?, ?)',
         header.vmId,
@@ -238,18 +259,19 @@ export class Catalog {
   }
 
   deletePartial(vmId: VmId): void {
-    this.#change(vmId, 'partial', () => {
+    this.#rows.change(vmId, 'partial', () => {
       this.#run('DELETE FROM partials WHERE vm_id = ?', vmId)
     })
   }
 
-  overlays(vmId: VmId): OverlayRow[] {
-    this.sums.ensure(vmId, 'overlays')
-    return this.#all('SELECT * FROM overlays WHERE vm_id = ? ORDER BY overlay_id', vmId).map(overlayOf)
+  overlays(vmId: VmId): readonly OverlayRow[] {
+    return this.#rows.read(vmId, 'overlays', () =>
+      this.#all('SELECT * FROM overlays WHERE vm_id = ? ORDER BY overlay_id', vmId).map(overlayOf),
+    )
   }
 
   putOverlay(row: OverlayRow): void {
-    this.#change(row.vmId, 'overlays', () => {
+    this.#rows.change(row.vmId, 'overlays', () => {
       this.markChanged(row.vmId)
       this.#run(
         'INSERT OR REPLACE INTO overlays ' +
@@ -268,7 +290,7 @@ export class Catalog {
   }
 
   deleteOverlay(vmId: VmId, overlayId: OverlayId): void {
-    this.#change(vmId, 'overlays', () => {
+    this.#rows.change(vmId, 'overlays', () => {
       this.markChanged(vmId)
       this.#run('DELETE FROM overlays WHERE vm_id = ? AND overlay_id = ?', vmId, overlayId)
     })
@@ -306,15 +328,6 @@ export class Catalog {
     const known = this.#statements.get(sql) ?? this.#db.prepare<unknown[], Row>(sql)
     this.#statements.set(sql, known)
     return known
-  }
-
-  /** A change of rows, and of the checksum over all of their kind. What is damaged is not made good by it. */
-  #change(vmId: VmId, kind: SumKind, work: () => void): void {
-    this.#db.transaction(() => {
-      this.sums.ensure(vmId, kind)
-      work()
-      this.sums.update(vmId, kind)
-    })()
   }
 
   #all(sql: string, ...values: unknown[]): Row[] {

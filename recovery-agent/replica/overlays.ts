@@ -31,6 +31,7 @@ export function* createOverlay(
 ): Generator<void, OverlayRow> {
   const { catalog, crash, files, paths, readers } = context
   const { vmId, overlayId } = request
+  catalog.lookAgain(vmId)
   const overlay = () => catalog.overlays(vmId).find((one) => one.overlayId === overlayId)
   const existing = overlay()
   if (existing && existing.state !== 'creating') return sameOverlayOrThrow(existing, request)

@@ -41,6 +41,6 @@ function makeWay(context: ReplicaContext, vmId: VmId): boolean {
     log.error('replica.copy-unusable', { vmId, error })
     return false
   }
-  catalog.transaction(() => catalog.sums.removeRows(vmId))
+  catalog.transaction(() => catalog.removeRows(vmId))
   return true
 }

@@ -51,6 +51,7 @@ export class Scrub {
   *#pass(): Generator<void, void> {
     const { catalog } = this.#context
     const vmId = this.#vmId
+    catalog.lookAgain(vmId)
     const disks = disksOf(catalog.chain(vmId))
     const isOver = (diskId: DiskId) => this.#row(diskId).cursor === null
     if (disks.every(isOver)) for (const diskId of disks) this.#begin(diskId)

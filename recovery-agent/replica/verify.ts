@@ -13,6 +13,7 @@ export function* verifyReplica(
   context: ReplicaContext,
   { vmId, percent, seed, abandonMerge }: VerifyRequest & { readonly abandonMerge: (vmId: VmId) => void },
 ): Generator<void, VerifyOutcome> {
+  context.catalog.lookAgain(vmId)
   const checked = new Map<DiskId, number>()
   for (const diskId of disksOf(context.catalog.chain(vmId))) {
     let checkedBlocks = 0

@@ -1,0 +1,74 @@
+/**
+ * Rows of replica.db that were held against their checksum once, in memory until this store changes them. What turns on
+ * the disk meanwhile is found before anything is made of it: whoever serves or proves a point, or copies its rows,
+ * looks again (`lookAgain`), and every change holds what it changes against the checksum first.
+ */
+import type { VmId } from '#shared/ids.ts'
+import type { Sqlite } from '#shared/sqlite.ts'
+import { type CatalogSums, type SumKind, sumKinds } from './catalog-sums.ts'
+
+export class CheckedRows {
+  readonly #db: Sqlite
+  readonly #sums: CatalogSums
+  readonly #known = new Map<string, unknown>()
+  /** What the open transaction changed: its checksum is written with the commit, its rows are nobody's memory until then. */
+  #changed: Map<string, { readonly vmId: VmId; readonly kind: SumKind }> | undefined
+
+  constructor(db: Sqlite, sums: CatalogSums) {
+    this.#db = db
+    this.#sums = sums
+  }
+
+  /** Throws `catalog-damaged`. The answer is shared: nobody alters it. */
+  read<T>(vmId: VmId, kind: SumKind, rows: () => T): T {
+    const key = keyOf(vmId, kind)
+    if (this.#changed?.has(key)) return rows()
+    if (this.#known.has(key)) return this.#known.get(key) as T
+    this.#sums.ensure(vmId, kind)
+    const value = rows()
+    this.#known.set(key, value)
+    return value
+  }
+
+  /** Rows and checksum in one transaction. What is damaged is not made good by it: throws `catalog-damaged` instead. */
+  change(vmId: VmId, kind: SumKind, work: () => void): void {
+    const changed = this.#changed
+    if (!changed) {
+      this.transaction(() => this.change(vmId, kind, work))
+      return
+    }
+    const key = keyOf(vmId, kind)
+    if (!changed.has(key)) {
+      this.#sums.ensure(vmId, kind)
+      changed.set(key, { vmId, kind })
+      this.#known.delete(key)
+    }
+    work()
+  }
+
+  transaction<T>(work: () => T): T {
+    if (this.#changed) return this.#db.transaction(work)()
+    const changed = new Map<string, { readonly vmId: VmId; readonly kind: SumKind }>()
+    this.#changed = changed
+    try {
+      return this.#db
+        .transaction(() => {
+          const result = work()
+          for (const { vmId, kind } of changed.values()) this.#sums.update(vmId, kind)
+          return result
+        })
+        .immediate()
+    } finally {
+      this.#changed = undefined
+    }
+  }
+
+  /** The next read of each kind holds the rows against their checksum. */
+  lookAgain(vmId: VmId): void {
+    for (const kind of sumKinds) this.#known.delete(keyOf(vmId, kind))
+  }
+}
+
+function keyOf(vmId: VmId, kind: SumKind): string {
+  return `${kind} ${vmId}`
+}
