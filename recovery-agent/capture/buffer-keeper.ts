@@ -104,11 +104,12 @@ export class BufferKeeper {
 
   /** Nothing of this VM is used any more until a synchronization has run. Answers why. */
   mark(vmId: VmId, error: HotsiteError): ResyncCause {
-    this.#found.set(vmId, error)
-    this.#options.log.warn('what is stored of a VM is damaged', { vmId, error })
     const row = this.row(vmId)
     const cause = error.code === 'tree-damaged' ? 'tree-damaged' : 'buffer-damaged'
+    // Of a VM that was forgotten, or waits for a synchronization already, rows are on their way out.
     if (!row || row.needsSync !== null) return row?.needsSync ?? cause
+    this.#found.set(vmId, error)
+    this.#options.log.warn('what is stored of a VM is damaged', { vmId, error })
     this.#buffer.vms.put({ ...row, needsSync: cause })
     return cause
   }

@@ -164,6 +164,30 @@ describe('one damaged row', () => {
   })
 })
 
+it('a delta that is being deleted, because a synchronization is due, is not called damaged', async () => {
+  await using kit = captureKit()
+  let read: (() => void) | undefined
+  const crashPoint = (name: string) => {
+    if (name === 'garbage.step') read?.()
+  }
+  const replication = await kit.start([40 * MIB], { crashPoint })
+  const { engine } = replication
+  await synchronize(replication)
+  const [disk] = kit.hypervisor.disksOfVm
+  if (!disk) throw new Error('a disk')
+  kit.hypervisor.write(disk, 0, randomBytes(disk.sizeBytes))
+  expect(await engine.capture(vm, { compress: false })).toMatchObject({ kind: 'sealed' })
+  const answers: Promise<unknown>[] = []
+  read = () => {
+    const request = { vmId: vm, seq: 2, diskId: disk.diskId, batch: 0 }
+    answers.push(engine.readBatch(request).catch((error: unknown) => error))
+  }
+  await engine.requireSync(vm, 'requested')
+  read = undefined
+  expect(await answers[0]).toMatchObject({ code: 'delta-unknown' })
+  expect(await engine.state(vm)).toMatchObject({ needsSync: 'requested', found: null })
+})
+
 function flipBit(path: string, at: number): void {
   const fd = openSync(path, 'r+')
   const byte = Buffer.alloc(1)

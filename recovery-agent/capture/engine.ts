@@ -156,7 +156,8 @@ class BufferedCapture implements CaptureEngine {
       return await this.#captureWithRetry(vm, how)
     } catch (error) {
       if (isRowDamage(error)) return { kind: 'needs-sync', cause: this.#keeper.mark(vmId, error) }
-      if (!(error instanceof BufferOverflow)) throw this.#namingFullDisk(error)
+      if (!(error instanceof BufferOverflow))
+        throw namingFullDisk(error, { what: 'buffer.db', dir: dirname(buffer.path) })
       return error.hopeless ? await this.#giveUpDelta(vmId) : this.#bufferFull()
     } finally {
       this.#writingDelta = null
@@ -193,7 +194,10 @@ class BufferedCapture implements CaptureEngine {
       try {
         return await this.#sealed.batch(this.#deps.buffer.deltas, request)
       } catch (error) {
-        await this.#damageFound(request.vmId, error)
+        const { vmId, seq } = request
+        if (isRowDamage(error) && this.#known(vmId).needsSync !== null)
+          throw new HotsiteError('delta-unknown', `delta ${seq} of VM ${vmId} is being deleted`)
+        await this.#damageFound(vmId, error)
         throw error
       }
     })
@@ -334,11 +338,6 @@ class BufferedCapture implements CaptureEngine {
     this.#deps.buffer.vms.put({ ...row, needsSync: row.needsSync ?? cause })
     this.#deps.log.warn('delta larger than the buffer', { vmId, maxBytes: this.#deps.limits.bufferMaxBytes })
     return { kind: 'needs-sync', cause: row.needsSync ?? cause }
-  }
-
-  #namingFullDisk(error: unknown): unknown {
-    const dir = dirname(this.#deps.buffer.path)
-    return namingFullDisk(error, { what: 'buffer.db; the capture was abandoned', dir })
   }
 
   #bufferFull(): CaptureOutcome {

@@ -112,6 +112,8 @@ async function recover(
       await pause()
       return
     case 'retry':
+      // A synchronization became due in the middle of a delta, which is gone with it: no trouble.
+      if (code === 'delta-unknown' && (await source.refresh()).needsSync !== null) return
       source.failed(error, 'warning')
       await pause()
       return
@@ -146,7 +148,8 @@ async function sendUntilStopped(
     source.setConnected(true)
     let targetNewest = await open(source, conversation, stop)
     source.setServed(true)
-    source.succeeded()
+    // A disk that was full at the last attempt may still be: that shows with the next point.
+    if (source.error?.code !== 'disk-full') source.succeeded()
     source.catchingUp.begin()
     for (;;) {
       const state = await source.refresh()

@@ -53,7 +53,7 @@ export const vmFile = z.strictObject({
       }),
     )
     .refine((disks) => new Set(disks.map((disk) => disk.id)).size === disks.length, 'two disks share an id'),
-  nics: z.array(nicSpec).default([]),
+  nics: z.array(nicSpec.strict()).default([]),
   classification: z.string().nullable().default(null),
   /** The program the VM "is"; its working directory is the folder of the VM. */
   command: z.array(z.string()).min(1),
