@@ -61,20 +61,26 @@ function asRemote(store: ReplicaStore): ScrubberOptions['store'] {
   }
 }
 
-function scrubberWith(options: { clock: Clock; raise?: RaiseEvent; hasSource?: boolean }) {
+function scrubberWith(options: {
+  clock: Clock
+  raise?: RaiseEvent
+  repair?: ScrubberOptions['server']['repair']
+}) {
   const { store } = fixture
   return createScrubber({
     store: asRemote(store),
     server: {
       isReceiving: () => false,
-      repair: (vmId) =>
-        repairRound(vmId, {
-          store: {
-            repairWanted: async (id, wanted) => store.repairWanted(id, wanted),
-            repair: async (request) => store.repair(request),
-          },
-          ask: async () => undefined,
-        }),
+      repair:
+        options.repair ??
+        ((vmId) =>
+          repairRound(vmId, {
+            store: {
+              repairWanted: async (id, wanted) => store.repairWanted(id, wanted),
+              repair: async (request) => store.repair(request),
+            },
+            ask: async () => undefined,
+          })),
     },
     reports: { publish: async () => {} },
     onHealed: () => {},
@@ -142,5 +148,31 @@ describe('the scrubber', () => {
       expect(checkedBlocks).toBeGreaterThan(0)
       expect(checkedBlocks).toBeLessThan(totalBlocks)
     }
+  })
+
+  it('makes the source synchronize when more is damaged in the newest point than is asked for one by one', async () => {
+    rot(3)
+    const clock = sleepingClock(() => true, new AbortController())
+    const repair = async () => ({ healedBlocks: 0, goneBlocks: 1024, end: 'enough-asked' as const })
+    const scrubber = scrubberWith({ clock, repair })
+    await scrubber.verify({ vmId: testVm, percent: 100 })
+    expect(await scrubber.unhealable(testVm, 4)).toMatchObject({ code: 'replica-damaged' })
+    expect(await scrubber.unhealable(testVm, 5)).toBeUndefined()
+  })
+
+  it('goes on with a healing that broke off once the next point has come', async () => {
+    rot(3)
+    const clock = sleepingClock(() => true, new AbortController())
+    let rounds = 0
+    const again = Promise.withResolvers<void>()
+    const repair = async () => {
+      if (++rounds === 2) again.resolve()
+      return { healedBlocks: 0, goneBlocks: 0, end: 'no-answer' as const }
+    }
+    const scrubber = scrubberWith({ clock, repair })
+    await scrubber.verify({ vmId: testVm, percent: 100 })
+    expect(rounds).toBe(1)
+    expect(await scrubber.unhealable(testVm, 4)).toBeUndefined()
+    await again.promise
   })
 })

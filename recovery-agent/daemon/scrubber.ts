@@ -52,8 +52,10 @@ export interface ScrubberOptions {
 export function createScrubber(options: ScrubberOptions): Scrubber {
   const { store, server, reports, onHealed, raise, clock, rng, log } = options
   const healing = new KeyedLocks<VmId>()
-  /** VMs whose source no longer has what is lost, and the newest point at the time. */
+  /** VMs whose source no longer has what is lost, or of which too much is lost to ask for; the newest point at the time. */
   const gone = new Map<VmId, number>()
+  /** VMs whose healing broke off: it goes on when the next point has come, and with it a source that answers. */
+  const unfinished = new Set<VmId>()
 
   const badBlocks = async (vmId: VmId) =>
     (await store.proof(vmId)).reduce((sum, disk) => sum + disk.badBlocks, 0)
@@ -61,13 +63,19 @@ export function createScrubber(options: ScrubberOptions): Scrubber {
   const heal = (vmId: VmId) =>
     healing.run(vmId, async () => {
       const before = await badBlocks(vmId)
-      if (before === 0) return
+      const isAnyDamaged = before > 0 || (await store.points(vmId)).some(({ damaged }) => damaged)
+      if (!isAnyDamaged) return
+      unfinished.add(vmId)
       await store.heal(vmId)
       const round = await server.repair(vmId)
       const points = await store.points(vmId)
       const newest = newestOf(points)
-      if (round.isComplete && round.goneBlocks > 0 && newest) gone.set(vmId, newest.seq)
+      const isBeyondRepair =
+        round.end === 'enough-asked' || (round.end === 'all-asked' && round.goneBlocks > 0)
+      if (isBeyondRepair && newest) gone.set(vmId, newest.seq)
       else gone.delete(vmId)
+      if (round.end === 'all-asked' || (round.end === 'enough-asked' && round.healedBlocks === 0))
+        unfinished.delete(vmId)
       log.info('replica.heal-ended', { vmId, before, ...round })
       await tell(vmId, { before, points })
       onHealed(vmId)
@@ -110,6 +118,7 @@ export function createScrubber(options: ScrubberOptions): Scrubber {
     heal,
     sourceOpened: healInBackground,
     async unhealable(vmId, seq) {
+      if (unfinished.delete(vmId)) healInBackground(vmId)
       const since = gone.get(vmId)
       if (since === undefined || seq <= since) return undefined
       gone.delete(vmId)

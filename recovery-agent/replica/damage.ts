@@ -16,6 +16,12 @@ export interface Damage extends LayerKey {
   readonly what: string
 }
 
+/** For people: what was found, and when. */
+interface Found {
+  readonly what: string
+  readonly nowMs: number
+}
+
 const WHOLE = -1
 
 interface DamageRow {
@@ -52,16 +58,21 @@ export class DamageRows {
     this.#statements.put.run(vmId, diskId, seq, WHOLE, Buffer.alloc(0), what, nowMs)
   }
 
-  addBlock(
-    key: LayerKey,
-    blockIndex: number,
-    found: { readonly what: string; readonly nowMs: number },
-  ): void {
-    const group = Math.floor(blockIndex / GROUP_CHILDREN)
-    const blocks = this.#bitmap(key, group)
-    const i = blockIndex % GROUP_CHILDREN
-    blocks[i >> 3] = (blocks[i >> 3] ?? 0) | (1 << (i & 7))
-    this.#statements.put.run(key.vmId, key.diskId, key.seq, group, blocks, found.what, found.nowMs)
+  addBlock(key: LayerKey, blockIndex: number, found: Found): void {
+    this.addBlocks(key, [blockIndex], found)
+  }
+
+  /** One row is written for each group, however many of its blocks there are. */
+  addBlocks(key: LayerKey, blockIndexes: readonly number[], { what, nowMs }: Found): void {
+    const groups = Map.groupBy(blockIndexes, (blockIndex) => Math.floor(blockIndex / GROUP_CHILDREN))
+    for (const [group, members] of groups) {
+      const blocks = this.#bitmap(key, group)
+      for (const blockIndex of members) {
+        const i = blockIndex % GROUP_CHILDREN
+        blocks[i >> 3] = (blocks[i >> 3] ?? 0) | (1 << (i & 7))
+      }
+      this.#statements.put.run(key.vmId, key.diskId, key.seq, group, blocks, what, nowMs)
+    }
   }
 
   clearBlock(key: LayerKey, blockIndex: number): void {
@@ -124,13 +135,15 @@ function damageOf(vmId: VmId, row: DamageRow): Damage {
 export function damagedSeqs(
   chain: Chain,
   damages: readonly Damage[],
-  leaves: Pick<LayerLeaves, 'facts' | 'group'>,
+  leaves: Pick<LayerLeaves, 'group'>,
 ): Set<number> {
   const seqs = new Set<number>()
   for (const damage of damages) {
-    if (damage.groupIndex === null) for (const seq of seqsWith(chain, damage)) seqs.add(seq)
-    for (const blockIndex of damage.blockIndexes)
-      for (const seq of seqsSeeing(chain, damage, blockIndex, leaves)) seqs.add(seq)
+    const later = [...seqsWith(chain, damage)]
+    // Of a layer that is lost whole each of many groups would say the same.
+    if (later.every((seq) => seqs.has(seq))) continue
+    if (damage.groupIndex === null) for (const seq of later) seqs.add(seq)
+    else for (const { seq } of visibleDamage(chain, damage, leaves)) seqs.add(seq)
   }
   return seqs
 }
@@ -144,45 +157,51 @@ function* seqsWith(chain: Chain, { diskId, seq }: LayerKey): Generator<number, v
   }
 }
 
-export function* seqsSeeing(
+/** Which of the damaged blocks of one group each member of the chain sees; those that see none are left out. */
+export function* visibleDamage(
   chain: Chain,
-  key: LayerKey,
-  blockIndex: number,
-  leaves: Pick<LayerLeaves, 'facts' | 'group'>,
-): Generator<number, void> {
-  const { vmId, diskId } = key
-  for (const seq of seqsWith(chain, key)) {
+  damage: Damage,
+  leaves: Pick<LayerLeaves, 'group'>,
+): Generator<{ readonly seq: number; readonly blockIndexes: readonly number[] }, void> {
+  const { vmId, diskId, groupIndex } = damage
+  if (groupIndex === null) return
+  let { blockIndexes } = damage
+  for (const seq of seqsWith(chain, damage)) {
     const sizeBytes = chain
       .find((member) => member.seq === seq)
       ?.disks.find((disk) => disk.diskId === diskId)?.sizeBytes
-    if (blockIndex >= blockCountOf(sizeBytes ?? 0)) return
-    if (seq > key.seq && isCovered(leaves, { vmId, diskId, seq }, blockIndex)) return
-    yield seq
+    const blockCount = blockCountOf(sizeBytes ?? 0)
+    const group = seq > damage.seq ? groupOrNone(leaves, { vmId, diskId, seq }, groupIndex) : undefined
+    blockIndexes = blockIndexes.filter(
+      (blockIndex) =>
+        blockIndex < blockCount && (group?.state(blockIndex % GROUP_CHILDREN) ?? 'absent') === 'absent',
+    )
+    if (blockIndexes.length === 0) return
+    yield { seq, blockIndexes }
   }
 }
 
-/** In doubt it is not: a point is rather refused than wrong. */
-function isCovered(leaves: Pick<LayerLeaves, 'group'>, key: LayerKey, blockIndex: number): boolean {
+/** In doubt a layer covers nothing: a point is rather refused than wrong. */
+function groupOrNone(leaves: Pick<LayerLeaves, 'group'>, key: LayerKey, groupIndex: number) {
   try {
-    const group = leaves.group(key, Math.floor(blockIndex / GROUP_CHILDREN))
-    return group.state(blockIndex % GROUP_CHILDREN) !== 'absent'
+    return leaves.group(key, groupIndex)
   } catch {
-    return false
+    return undefined
   }
 }
 
 function prepare(db: Sqlite) {
   const columns = 'disk_id, seq, group_index, blocks, what, found_at_ms'
-  type Found = DamageRow & { readonly found_at_ms: number }
+  type StoredRow = DamageRow & { readonly found_at_ms: number }
   const layer = 'vm_id = ? AND disk_id = ? AND seq = ?'
   return {
-    all: db.prepare<[string], Found>(
+    all: db.prepare<[string], StoredRow>(
       `SELECT ${columns} FROM damage WHERE vm_id = ? ORDER BY disk_id, seq, group_index`,
     ),
-    layer: db.prepare<[string, string, number], Found>(
+    layer: db.prepare<[string, string, number], StoredRow>(
       `SELECT ${columns} FROM damage WHERE ${layer} ORDER BY group_index`,
     ),
-    one: db.prepare<[string, string, number, number], Found>(
+    one: db.prepare<[string, string, number, number], StoredRow>(
       `SELECT ${columns} FROM damage WHERE ${layer} AND group_index = ?`,
     ),
     put: db.prepare<[string, string, number, number, Buffer, string, number]>(

@@ -3,9 +3,9 @@ import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { VmId } from '#shared/ids.ts'
 import type { Chain, ChainPoint } from './chain.ts'
 import type { ReplicaContext } from './context.ts'
-import { damagedSeqs, seqsSeeing } from './damage.ts'
+import { damagedSeqs, visibleDamage } from './damage.ts'
 
-/** Block numbers named in a message; the rest is counted. */
+/** Places, and block numbers of each, that an error names. */
 const NAMED_BLOCKS = 8
 
 export function damagedPointSeqs({ catalog }: ReplicaContext, vmId: VmId, chain: Chain): ReadonlySet<number> {
@@ -29,24 +29,26 @@ function pointDamaged(
     const { diskId, seq, what, blockIndexes } = damage
     if (seq > point.seq) return []
     if (damage.groupIndex === null) return [{ diskId, seq, what, blockIndexes }]
-    const visible = blockIndexes.filter((blockIndex) =>
-      [...seqsSeeing(chain, damage, blockIndex, catalog.layerLeaves)].includes(point.seq),
+    const visible = [...visibleDamage(chain, damage, catalog.layerLeaves)].find(
+      (one) => one.seq === point.seq,
     )
-    return visible.length > 0 ? [{ diskId, seq, what, blockIndexes: visible }] : []
+    return visible ? [{ diskId, seq, what, blockIndexes: visible.blockIndexes }] : []
   })
   const sound = chain.findLast(({ state, seq }) => state === 'point' && !damaged.has(seq))
   const newestSound = sound ? { epoch: sound.epoch, seq: sound.seq } : null
-  const where = seen.map(({ diskId, seq, what, blockIndexes }) => {
-    const named = blockIndexes.slice(0, NAMED_BLOCKS).join(', ')
+  const named = seen.slice(0, NAMED_BLOCKS)
+  const where = named.map(({ diskId, seq, what, blockIndexes }) => {
+    const blocks = blockIndexes.slice(0, NAMED_BLOCKS).join(', ')
     const more = blockIndexes.length > NAMED_BLOCKS ? ` and ${blockIndexes.length - NAMED_BLOCKS} more` : ''
-    return `disk ${diskId}, layer ${seq}${named ? `, block ${named}${more}` : ''}: ${what}`
+    return `disk ${diskId}, layer ${seq}${blocks ? `, block ${blocks}${more}` : ''}: ${what}`
   })
+  const damage = named.map((one) => ({ ...one, blockIndexes: one.blockIndexes.slice(0, NAMED_BLOCKS) }))
   return new HotsiteError(
     'point-damaged',
-    `recovery point ${point.epoch}/${point.seq} of ${vmId} is not what was attested (${where.slice(0, NAMED_BLOCKS).join('; ')}); ` +
+    `recovery point ${point.epoch}/${point.seq} of ${vmId} is not what was attested (${where.join('; ')}); ` +
       (newestSound
         ? `the newest sound point is ${newestSound.epoch}/${newestSound.seq}`
         : 'no point of it is sound'),
-    { details: { vmId, point: { epoch: point.epoch, seq: point.seq }, damage: seen, newestSound } },
+    { details: { vmId, point: { epoch: point.epoch, seq: point.seq }, damage, newestSound } },
   )
 }

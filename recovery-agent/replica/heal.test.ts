@@ -1,5 +1,6 @@
 /** Healing that dies at any of its steps: what was damaged is damaged or whole afterwards, and never believed wrongly. */
-import { closeSync, openSync, renameSync, truncateSync, writeSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, renameSync, truncateSync, writeSync } from 'node:fs'
+import { basename, dirname } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { defined } from '#shared/assert.ts'
 import type { CrashPoint } from '#shared/crash-point.ts'
@@ -10,6 +11,7 @@ import { hasTool } from '#shared/testing/tools.ts'
 import type { ReplicaCrashPoint } from './crash-points.ts'
 import { nodeFiles } from './files.ts'
 import { StoreFixture } from './testing/fixture.ts'
+import { losingFiles } from './testing/losing-files.ts'
 import { ModelVm, prepareReplica, testVm } from './testing/model-vm.ts'
 
 class Crash extends Error {}
@@ -99,5 +101,24 @@ describe.skipIf(!hasTool('qemu-img'))('healing that dies on the way', () => {
     for (let round = 0; round < 4; round++) heal()
     expect(fixture.store.verify(full).damagedPoints).toEqual([])
     expect(fixture.verified()).toEqual([1, 2, 3])
+  })
+
+  it('that finds no room leaves nothing behind, and is repeated when there is some', () => {
+    const files = losingFiles()
+    fixture[Symbol.dispose]()
+    fixture = new StoreFixture(files)
+    vm = new ModelVm(seededRng(6), { 'disk-0': 60 * 65_536 })
+    prepareReplica(fixture.store, vm, { retentionPoints: 15, retentionIntervalSeconds: 0 })
+    vm.scribble(90)
+    fixture.deliver(vm.capture())
+    const fd = openSync(path(1), 'r+')
+    writeSync(fd, Buffer.alloc(3, 0x5a), 0, 3, 5)
+    closeSync(fd)
+    files.limitWrites(10 * 65_536)
+    expect(() => fixture.store.verify(full)).toThrow(expect.objectContaining({ code: 'disk-full' }))
+    expect(readdirSync(dirname(path(1)))).toEqual([basename(path(1))])
+    files.limitWrites(undefined)
+    expect(fixture.store.verify(full).damagedPoints).toEqual([])
+    expect(fixture.verified()).toEqual([1])
   })
 })

@@ -2,7 +2,7 @@
 import { HASH_BYTES } from '#shared/blocks/hash-tree.ts'
 import type { DiskId, VmId } from '#shared/ids.ts'
 import type { Catalog } from './catalog.ts'
-import { seqsSeeing } from './damage.ts'
+import { visibleDamage } from './damage.ts'
 
 /** In place of a leaf while a synchronization compares: nothing hashes to it, so the block travels. */
 export const LOST_LEAF: Buffer = Buffer.alloc(HASH_BYTES, 0xff)
@@ -13,8 +13,8 @@ export function lostBlocks(catalog: Catalog, vmId: VmId, diskId: DiskId): number
   const chain = catalog.chain(vmId)
   const newest = chain.at(-1)?.seq
   return damages.flatMap((damage) =>
-    damage.blockIndexes.filter((blockIndex) =>
-      [...seqsSeeing(chain, damage, blockIndex, catalog.layerLeaves)].some((seq) => seq === newest),
+    [...visibleDamage(chain, damage, catalog.layerLeaves)].flatMap(({ seq, blockIndexes }) =>
+      seq === newest ? blockIndexes : [],
     ),
   )
 }

@@ -17,7 +17,7 @@ import type { ReplicaContext } from './context.ts'
 import { repairSuffix } from './names.ts'
 import type { StoredLayer } from './stored-layers.ts'
 
-/** Leaves looked for in one reading of the old file: some 100 MiB of memory; more are looked for in another reading. */
+/** Leaves looked for in one reading of the old file, about: some 100 MiB of memory. More are looked for in another. */
 const MAX_SOUGHT = 1 << 19
 
 export interface Rebuilt {
@@ -27,31 +27,10 @@ export interface Rebuilt {
 
 export function* rebuildLayer(context: ReplicaContext, stored: StoredLayer): Generator<void, Rebuilt> {
   const { catalog, clock, crash, files, log } = context
-  const { key, path, expected } = stored
+  const { key, path } = stored
   const temporary = path + repairSuffix
   files.ensureFolder(dirname(path))
-  const old = files.exists(path) ? files.open(path, 'read') : undefined
-  let lost: number[]
-  let keptBlocks: number
-  let fileBytes: number
-  try {
-    const target = files.open(temporary, 'create')
-    try {
-      const writer = new LayerWriter(target)
-      const places = old && (yield* inspectLayer(old, path, expected)).layer
-      const found = yield* takeFromPlaces(stored, { writer, old, places })
-      keptBlocks = found.keptBlocks
-      lost = old ? yield* takeFromAnywhere(found.missing, { writer, old }) : found.missing.map(({ at }) => at)
-      keptBlocks += found.missing.length - lost.length
-      for (const blockIndex of lost) writer.reserve(blockIndex)
-      writer.seal({ sizeBytes: expected.sizeBytes, backingName: expected.backingName })
-      fileBytes = target.sizeBytes()
-    } finally {
-      target.close()
-    }
-  } finally {
-    old?.close()
-  }
+  const { keptBlocks, lost, fileBytes } = yield* writeAnew(context, stored, temporary)
   crash('replica.rebuild-written')
   files.rename(temporary, path)
   files.syncFolder(dirname(path))
@@ -60,11 +39,45 @@ export function* rebuildLayer(context: ReplicaContext, stored: StoredLayer): Gen
     catalog.layerLeaves.setFileBytes(key, fileBytes)
     catalog.damage.clearLayer(key)
     const what = 'lost with the file it was in'
-    for (const blockIndex of lost) catalog.damage.addBlock(key, blockIndex, { what, nowMs: clock.now() })
+    catalog.damage.addBlocks(key, lost, { what, nowMs: clock.now() })
   })
   const { vmId, diskId, seq } = key
   log.info('replica.layer-rebuilt', { vmId, diskId, seq, keptBlocks, lostBlocks: lost.length })
   return { keptBlocks, lostBlocks: lost.length }
+}
+
+interface Written {
+  readonly keptBlocks: number
+  readonly lost: readonly number[]
+  readonly fileBytes: number
+}
+
+/** A file that did not come to its end goes at once: it may be what fills the disk everything else is received on. */
+function* writeAnew(
+  { files }: ReplicaContext,
+  stored: StoredLayer,
+  temporary: string,
+): Generator<void, Written> {
+  const { path, expected } = stored
+  const old = files.exists(path) ? files.open(path, 'read') : undefined
+  let isWhole = false
+  try {
+    const target = files.open(temporary, 'create')
+    try {
+      const writer = new LayerWriter(target)
+      const places = old && (yield* inspectLayer(old, path, expected)).layer
+      const taken = yield* takeBlocks(stored, { writer, old, places })
+      for (const blockIndex of taken.lost) writer.reserve(blockIndex)
+      writer.seal({ sizeBytes: expected.sizeBytes, backingName: expected.backingName })
+      isWhole = true
+      return { ...taken, fileBytes: target.sizeBytes() }
+    } finally {
+      target.close()
+      if (!isWhole) files.remove(temporary)
+    }
+  } finally {
+    old?.close()
+  }
 }
 
 interface Missing {
@@ -72,54 +85,66 @@ interface Missing {
   readonly leaf: Buffer
 }
 
-/** Blocks that are where the old tables say. */
-function* takeFromPlaces(
+interface Taking {
+  readonly writer: LayerWriter
+  readonly old: BlockFile | undefined
+  /** What is readable of the old tables. */
+  readonly places: Layer | undefined
+}
+
+/** Blocks that are where the old tables say, and those that are anywhere else in the old file. `lost`: the others. */
+function* takeBlocks(
   stored: StoredLayer,
-  of: { writer: LayerWriter; old: BlockFile | undefined; places: Layer | undefined },
-): Generator<void, { missing: Missing[]; keptBlocks: number }> {
-  const missing: Missing[] = []
+  { writer, old, places }: Taking,
+): Generator<void, Omit<Written, 'fileBytes'>> {
+  const lost: number[] = []
+  let missing: Missing[] = []
   let keptBlocks = 0
   for (const groupIndex of stored.groupIndexes()) {
     const group = stored.group(groupIndex)
     for (let i = 0; i < GROUP_CHILDREN; i++) {
       const at = groupIndex * GROUP_CHILDREN + i
       const state = group.state(i)
-      if (state === 'zero') of.writer.put([at], [null])
+      if (state === 'zero') writer.put([at], [null])
       if (state !== 'data') continue
-      const cluster = of.places?.map.get(at) ?? 0
-      const block = of.old && cluster > 0 ? readCluster(of.old, cluster) : undefined
+      const cluster = places?.map.get(at) ?? 0
+      const block = old && cluster > 0 ? readCluster(old, cluster) : undefined
       if (block && leafOf(block).equals(group.leaf(i))) {
-        of.writer.put([at], [block])
+        writer.put([at], [block])
         keptBlocks++
-      } else missing.push({ at, leaf: group.leaf(i) })
+      } else if (old) missing.push({ at, leaf: group.leaf(i) })
+      else lost.push(at)
+    }
+    if (old && missing.length >= MAX_SOUGHT) {
+      keptBlocks += yield* takeFromAnywhere(missing, { writer, old, lost })
+      missing = []
     }
     yield
   }
-  return { missing, keptBlocks }
+  if (old) keptBlocks += yield* takeFromAnywhere(missing, { writer, old, lost })
+  return { keptBlocks, lost: lost.sort((a, b) => a - b) }
 }
 
-/** Answers the blocks that are nowhere in the file. */
+/** Answers how many were found; the others are added to `lost`. */
 function* takeFromAnywhere(
   missing: readonly Missing[],
-  of: { writer: LayerWriter; old: BlockFile },
-): Generator<void, number[]> {
-  const lost: number[] = []
-  for (let first = 0; first < missing.length; first += MAX_SOUGHT) {
-    const sought = Map.groupBy(missing.slice(first, first + MAX_SOUGHT), ({ leaf }) =>
-      leaf.toString('latin1'),
-    )
-    const clusters = Math.ceil(of.old.sizeBytes() / CLUSTER_BYTES)
-    for (let cluster = 1; cluster < clusters && sought.size > 0; cluster++) {
-      const block = readCluster(of.old, cluster)
-      const name = block && leafOf(block).toString('latin1')
-      for (const { at } of (name !== undefined && sought.get(name)) || [])
-        of.writer.put([at], [block ?? null])
-      if (name !== undefined) sought.delete(name)
-      yield
+  { writer, old, lost }: { writer: LayerWriter; old: BlockFile; lost: number[] },
+): Generator<void, number> {
+  const sought = Map.groupBy(missing, ({ leaf }) => leaf.toString('latin1'))
+  const clusters = Math.ceil(old.sizeBytes() / CLUSTER_BYTES)
+  let found = 0
+  for (let cluster = 1; cluster < clusters && sought.size > 0; cluster++) {
+    const block = readCluster(old, cluster)
+    const name = block && leafOf(block).toString('latin1')
+    for (const { at } of (name !== undefined && sought.get(name)) || []) {
+      writer.put([at], [block ?? null])
+      found++
     }
-    for (const left of sought.values()) lost.push(...left.map(({ at }) => at))
+    if (name !== undefined) sought.delete(name)
+    yield
   }
-  return lost.sort((a, b) => a - b)
+  for (const left of sought.values()) for (const { at } of left) lost.push(at)
+  return found
 }
 
 function readCluster(file: BlockFile, cluster: number): Buffer | undefined {

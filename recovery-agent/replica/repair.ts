@@ -15,16 +15,24 @@ export function repairWanted(
 ): RepairWanted | null {
   const { catalog } = context
   const chain = catalog.chain(vmId)
+  const damages = catalog.damage.list(vmId)
+  const layers = new Map(
+    [...new Set(damages.map(({ diskId }) => diskId))].map((diskId) => [
+      diskId,
+      storedLayers(context, { vmId, diskId, chain }),
+    ]),
+  )
   let left = skip
-  for (const damage of catalog.damage.list(vmId)) {
+  for (const damage of damages) {
+    const { diskId, seq } = damage
+    const stored = layers.get(diskId)?.find(({ key }) => key.seq === seq)
+    // Without its leaves nothing of a layer can be asked for; the scrub learns them, and the others need not wait.
+    if (!stored?.isKnown || damage.groupIndex === null) continue
     if (left >= damage.blockIndexes.length) {
       left -= damage.blockIndexes.length
       continue
     }
-    const { diskId, seq } = damage
-    const stored = storedLayers(context, { vmId, diskId, chain }).find(({ key }) => key.seq === seq)
     const blockIndexes = damage.blockIndexes.slice(left, left + maxBlocks)
-    if (!stored?.isKnown || damage.groupIndex === null) return null
     const group = stored.group(damage.groupIndex)
     const leaves = Buffer.concat(
       blockIndexes.map((blockIndex) => group.leaf(blockIndex % GROUP_CHILDREN)),

@@ -13,8 +13,8 @@ export interface RepairRound {
   readonly healedBlocks: number
   /** Asked for, and the source no longer has them as they were. */
   readonly goneBlocks: number
-  /** There was a source to ask, and it answered everything. */
-  readonly isComplete: boolean
+  /** no-answer: nobody to ask, or no word in time. enough-asked: more is damaged than one round asks for. */
+  readonly end: 'all-asked' | 'enough-asked' | 'no-answer'
 }
 
 /** `ask`: undefined when there is nobody to ask, or no answer. */
@@ -30,16 +30,19 @@ export async function repairRound(
 ): Promise<RepairRound> {
   let healedBlocks = 0
   let goneBlocks = 0
-  while (healedBlocks + goneBlocks < limits.repairRoundBlocks) {
+  let askedBlocks = 0
+  while (askedBlocks < limits.repairRoundBlocks) {
     const wanted = await store.repairWanted(vmId, { skip: goneBlocks, maxBlocks: BATCH_BLOCKS })
-    if (!wanted) return { healedBlocks, goneBlocks, isComplete: true }
+    if (!wanted) return { healedBlocks, goneBlocks, end: 'all-asked' }
     const answer = await ask(wanted)
-    if (!answer) break
+    if (!answer) return { healedBlocks, goneBlocks, end: 'no-answer' }
     const healed = await take(store, { vmId, wanted, answer })
     healedBlocks += healed
-    goneBlocks += wanted.blockIndexes.length - healed
+    askedBlocks += wanted.blockIndexes.length
+    // A block that lay in two layers alike was healed twice; one of the others that is gone is then asked for again.
+    goneBlocks += Math.max(0, wanted.blockIndexes.length - healed)
   }
-  return { healedBlocks, goneBlocks, isComplete: false }
+  return { healedBlocks, goneBlocks, end: 'enough-asked' }
 }
 
 async function take(
