@@ -13,8 +13,9 @@ import { zoneClock } from '#shared/zone-clock.ts'
 import { limits } from '../limits.ts'
 import type { RaiseEvent } from '../reports/events.ts'
 import type { AgentState, SourceRecord } from '../state/agent-state.ts'
-import { CompressionChoice } from '../stream/source/compression-choice.ts'
+import { CompressionChoice, isLinkScarce } from '../stream/source/compression-choice.ts'
 import type { PeerLinks } from '../stream/source/peer-links.ts'
+import { abortable } from './abortable.ts'
 import { CatchingUp } from './catching-up.ts'
 import { Flow } from './flow.ts'
 import { PendingSync } from './pending-sync.ts'
@@ -132,7 +133,14 @@ export class Source {
 
   /** For the next copy cycle. What may have to wait in the buffer takes less room compressed. */
   get compresses(): boolean {
-    return this.#record.policy.compression && (this.compression.worthwhile || !this.#connected)
+    const { policy } = this.#record
+    return policy.compression && (!this.#connected || this.linkIsScarce || this.compression.worthwhile)
+  }
+
+  /** By the throttle of the moment, or as it was last measured. */
+  get linkIsScarce(): boolean {
+    const { linkBytesPerSecond } = this.flow
+    return isLinkScarce({ throttleBytesPerSecond: this.throttle.bytesPerSecond, linkBytesPerSecond })
   }
 
   get peerConnected(): boolean {
@@ -386,13 +394,4 @@ export class Source {
 
 function fencedError({ vmId, epoch }: SourceRecord): HotsiteError {
   return new HotsiteError('epoch-stale', `VM ${vmId} runs elsewhere at a later epoch than ${epoch}`)
-}
-
-function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const onAbort = () => reject(signal.reason)
-    if (signal.aborted) return onAbort()
-    signal.addEventListener('abort', onAbort, { once: true })
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
-  })
 }

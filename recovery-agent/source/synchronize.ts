@@ -84,6 +84,7 @@ async function synchronize(work: Work, newestSeq: number): Promise<number> {
       epoch: source.record.epoch,
       compress: source.record.policy.compression,
       choice: source.compression,
+      linkIsScarce: () => source.linkIsScarce,
       clock,
       onProgress,
     })

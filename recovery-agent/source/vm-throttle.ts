@@ -25,6 +25,11 @@ export class VmThrottle {
     this.#source = source
   }
 
+  /** In force now; 0: no limit. */
+  get bytesPerSecond(): number {
+    return this.#rate().bytesPerSecond
+  }
+
   /** Waits until `bytes` may go. Rejects with the signal's reason. */
   async pass(bytes: number, signal: AbortSignal): Promise<void> {
     const { clock } = this.#source.deps

@@ -10,6 +10,7 @@ import { has } from './processes.ts'
 import { measurePrune } from './prune.ts'
 import { measureTable, ratioTable, resultTable } from './show.ts'
 import { ratiosOf, resultsOf } from './summary.ts'
+import { measureThrottledWire, type ThrottledWireFigure, throttledWireMeasures } from './throttled-wire.ts'
 
 const say = (text: string) => process.stderr.write(`${text}\n`)
 const print = (text: string) => process.stdout.write(text)
@@ -54,16 +55,22 @@ async function speed(dir: string, options: BenchOptions): Promise<void> {
   const { rows, skipped } = await compare({ dir, options, ownNamespaces, say })
   const results = resultsOf(rows)
   const ratios = ratiosOf(results)
-  const measures = speedMeasures(results, ratios)
-  const identical = results.every((result) => result.identical)
+  const throttled = results.some(({ tool }) => tool === 'hotsite') ? await throttledWire(dir) : []
+  const measures = [...speedMeasures(results, ratios), ...throttledWireMeasures(throttled)]
+  const identical = [...results, ...throttled].every((result) => result.identical)
   if (options.json) {
-    for (const result of results) printJson(result)
+    for (const result of [...results, ...throttled]) printJson(result)
     printJson({ summary: 'bench', ratios, measures, skipped, identical, ownNamespaces })
   } else {
     print([resultTable(results), ratioTable(ratios), measureTable(measures)].join('\n'))
     print(`\nevery copy identical to its source: ${identical ? 'yes' : 'NO'}\n`)
   }
   process.exitCode = identical ? 0 : 1
+}
+
+async function throttledWire(dir: string): Promise<readonly ThrottledWireFigure[]> {
+  say('bytes on the wire under a throttle …')
+  return await measureThrottledWire(join(dir, 'throttled'))
 }
 
 /** What went wrong first is worth more than what the cleaning up met afterwards. */

@@ -51,7 +51,7 @@ export async function untilResting(pids: readonly number[]): Promise<void> {
 }
 
 /** From /proc, which shows the network namespace of the reader; a /sys that was mounted before shows another. */
-function loopbackBytes(): number {
+export function loopbackBytes(): number {
   return parseSentBytes(readFileSync('/proc/net/dev', 'utf8'), 'lo')
 }
 

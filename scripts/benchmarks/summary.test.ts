@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { atLeast, atMost, speedMeasures } from './measures.ts'
 import { median } from './statistics.ts'
 import { ratiosOf, resultsOf } from './summary.ts'
+import { throttledWireMeasures } from './throttled-wire.ts'
 import type { Row } from './workload.ts'
 
 const row = (changes: Partial<Row>): Row => ({
@@ -69,6 +70,14 @@ describe('results', () => {
     expect(overhead(1, 0)).toBeNull()
   })
 
+  test('and against the blocks as they are', () => {
+    const overRaw = (wireBytes: number | null) =>
+      resultsOf([row({ wireBytes, dataBytes: 2_000_000 })])[0]?.wireOverRawPercent
+    expect(overRaw(2_020_000)).toBe(1)
+    expect(overRaw(1_000_000)).toBe(-50)
+    expect(overRaw(null)).toBeNull()
+  })
+
   test('in the order of the workloads, the fastest first', () => {
     const rows = [
       row({ workload: 'W3', tool: 'bare' }),
@@ -124,18 +133,37 @@ describe('measures', () => {
 
   test('W2 counts time and CPU, W3 three peers, and each delta its bytes', () => {
     const find = measured([
-      row({ seconds: 1, cpuSeconds: 3, wireBytes: 1_010_000 }),
+      row({ seconds: 1, cpuSeconds: 3, wireBytes: 2_020_000 }),
       row({ tool: 'rsync-ssh', seconds: 3.5, cpuSeconds: 5 }),
-      row({ workload: 'W3', seconds: 1, wireBytes: 2_000_000 }),
+      row({ workload: 'W3', seconds: 1, wireBytes: 4_000_000 }),
       row({ workload: 'W3', tool: 'bare', seconds: 0.45 }),
       row({ workload: 'W3', tool: 'btrfs-send', seconds: 1.2 }),
     ])
     expect(find('W2: times')).toMatchObject({ got: 3.5, ok: true })
     expect(find('W2: CPU')).toMatchObject({ got: 0.6, ok: false })
-    expect(find('W2: %')).toMatchObject({ got: 1, ok: true })
+    expect(find('W2 without')).toMatchObject({ got: 1, ok: true })
     expect(find('W3: times as fast as the bare')).toMatchObject({ got: 0.45, ok: true })
     expect(find('W3: times as fast as btrfs')).toMatchObject({ got: 1.2, ok: false })
     expect(find('W3: times as fast as virtnbdbackup')).toMatchObject({ got: null, ok: null })
-    expect(find('W3: %')).toMatchObject({ got: 100, ok: false })
+    expect(find('W3 without')).toMatchObject({ got: 100, ok: false })
   })
+})
+
+test('under a throttle the bytes stand against the compressed blocks', () => {
+  const figure = (workload: 'W1' | 'W2' | 'W3', wireBytes: number) => ({
+    figure: 'throttled-wire' as const,
+    workload,
+    throttleBytesPerSecond: 1,
+    seconds: 1,
+    wireBytes,
+    dataBytes: 2_000_000,
+    compressedBytes: 1_000_000,
+    identical: true,
+  })
+  const measures = throttledWireMeasures([figure('W2', 1_015_000), figure('W3', 1_030_000)])
+  expect(measures.map(({ got, ok }) => ({ got, ok }))).toEqual([
+    { got: null, ok: null },
+    { got: 1.5, ok: true },
+    { got: 3, ok: false },
+  ])
 })

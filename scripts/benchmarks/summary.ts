@@ -16,6 +16,8 @@ export interface Result {
   readonly wireBytes: number | null
   /** Bytes on the wire above the compressed size of the blocks, in percent; null: nothing on the wire. */
   readonly wireOverheadPercent: number | null
+  /** The same above the blocks as they are. */
+  readonly wireOverRawPercent: number | null
   readonly identical: boolean
 }
 
@@ -44,7 +46,8 @@ function resultOf({ workload, tool, encrypted }: Row, rows: readonly Row[]): Res
   const seconds = middle((row) => row.seconds)
   const onWire = rows.every((row) => row.wireBytes !== null)
   const wireBytes = onWire ? middle((row) => row.wireBytes ?? 0) : null
-  const compressedBytes = middle((row) => row.compressedBytes)
+  const above = (bytes: number) =>
+    wireBytes === null || bytes === 0 ? null : round3((wireBytes / bytes - 1) * 100)
   return {
     workload,
     tool,
@@ -56,8 +59,8 @@ function resultOf({ workload, tool, encrypted }: Row, rows: readonly Row[]): Res
     mbPerSecond: round3(middle((row) => row.dataBytes) / seconds / 1e6),
     cpuSeconds: round3(middle((row) => row.cpuSeconds)),
     wireBytes,
-    wireOverheadPercent:
-      wireBytes === null || compressedBytes === 0 ? null : round3((wireBytes / compressedBytes - 1) * 100),
+    wireOverheadPercent: above(middle((row) => row.compressedBytes)),
+    wireOverRawPercent: above(middle((row) => row.dataBytes)),
     identical: rows.every((row) => row.identical),
   }
 }

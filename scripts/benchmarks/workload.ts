@@ -4,7 +4,8 @@ export const workloads = ['W1-encrypted', 'W1-plain', 'W2', 'W3'] as const
 export type Workload = (typeof workloads)[number]
 
 /** Both W1 are one work: the tools that encrypt and those that do not take turns on it. */
-export type Phase = 'W1' | 'W2' | 'W3'
+export const phases = ['W1', 'W2', 'W3'] as const
+export type Phase = (typeof phases)[number]
 export const phaseOf = (workload: Workload): Phase =>
   workload === 'W1-encrypted' || workload === 'W1-plain' ? 'W1' : workload
 

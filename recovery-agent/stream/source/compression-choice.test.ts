@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { CompressionChoice } from './compression-choice.ts'
+import { CompressionChoice, isLinkScarce } from './compression-choice.ts'
 
 const MiB = 2 ** 20
 
@@ -66,4 +66,18 @@ describe('whether to compress', () => {
     for (let i = 0; i <= 8; i++) choice.sent(batch, 1e9 + i * 10)
     expect(choice.worthwhile).toBe(false)
   })
+})
+
+test.each([
+  ['a throttle, on a fast link', { throttleBytesPerSecond: 500_000_000, linkBytesPerSecond: 1e9 }, true],
+  [
+    'a throttle, on a link not measured',
+    { throttleBytesPerSecond: 1_000_000, linkBytesPerSecond: null },
+    true,
+  ],
+  ['no throttle, a slow link', { throttleBytesPerSecond: 0, linkBytesPerSecond: 5_000_000 }, true],
+  ['no throttle, a fast link', { throttleBytesPerSecond: 0, linkBytesPerSecond: 100_000_000 }, false],
+  ['nothing known', { throttleBytesPerSecond: 0, linkBytesPerSecond: null }, false],
+])('is there nothing to choose: %s', (_name, link, expected) => {
+  expect(isLinkScarce(link)).toBe(expected)
 })

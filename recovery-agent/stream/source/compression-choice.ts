@@ -15,11 +15,25 @@ const ADVANTAGE = 1.1
 /** Any compressor makes more raw bytes a ms (20 MB/s), so below it the link is what limits, and is not tried with raw blocks. */
 const SLOW_BYTES_PER_MS = 20_000
 const NEWEST_WEIGHT = 0.3
+/** A link of 100 Mbit/s: what it took so long to bring is worth compressing, whatever else there is to do. */
+const SLOW_LINK_BYTES_PER_SECOND = 12_500_000
 
 interface Rate {
   readonly rawBytesPerMs: number
   /** Windows of the other way since it was measured. */
   readonly age: number
+}
+
+/**
+ * Whether the link limits for certain, so that there is nothing to choose: every byte that can be saved is. A throttle says
+ * that by itself, however high it is. `throttleBytesPerSecond` 0: none; `linkBytesPerSecond` null: not measured.
+ */
+export function isLinkScarce(of: {
+  readonly throttleBytesPerSecond: number
+  readonly linkBytesPerSecond: number | null
+}): boolean {
+  if (of.throttleBytesPerSecond > 0) return true
+  return of.linkBytesPerSecond !== null && of.linkBytesPerSecond < SLOW_LINK_BYTES_PER_SECOND
 }
 
 export class CompressionChoice {

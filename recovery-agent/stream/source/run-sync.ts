@@ -27,6 +27,8 @@ export interface SyncRun {
   /** The policy allows it. */
   readonly compress: boolean
   readonly choice: CompressionChoice
+  /** There is nothing to choose at the moment (isLinkScarce). */
+  readonly linkIsScarce: () => boolean
   readonly clock: Clock
   readonly onProgress: (progress: { readonly doneBytes: number; readonly totalBytes: number }) => void
 }
@@ -63,6 +65,11 @@ export async function runSync(run: SyncRun): Promise<CaptureStats> {
       const batch = nextBatch.get(diskId) ?? 0
       await sendBatch(transfer, { epoch, seq, diskId }, { ...stored, batch })
       nextBatch.set(diskId, batch + 1)
+      // How fast a throttle lets blocks through says nothing of the time after it.
+      if (run.linkIsScarce()) {
+        choice.begin(clock.monotonicMs())
+        continue
+      }
       choice.sent(
         {
           compressed: compared.compressed,
@@ -149,7 +156,7 @@ async function* compare(run: SyncRun): AsyncGenerator<Compared> {
       const offset = (group - first) * HASH_BYTES
       const isEmpty = targetNodes.subarray(offset, offset + HASH_BYTES).equals(ZERO_HASH)
       const targetLeaves = isEmpty ? ZERO_GROUP : await askLeaves(run, disk, group)
-      const compressed = run.compress && run.choice.worthwhile
+      const compressed = run.compress && (run.linkIsScarce() || run.choice.worthwhile)
       const request = { diskId, group, targetLeaves, firstBatch: 0, compress: compressed }
       yield { diskId, batches: await session.differingBlocks(request), compressed, doneBytes: 0 }
     }
