@@ -47,8 +47,8 @@ export interface DeltaRows {
   lastSeq(vm: VmId): number
   bufferedBytes(vm: VmId): number
   totalBytes(): number
-  /** Deltas that can never be sent: see garbage.ts. `exceptDelta` is being written. Damaged ones are among them, and batches whose delta is gone. */
-  dead(exceptDelta: number | null): readonly number[]
+  /** Deltas that can never be sent: see garbage.ts. `writing`: unsealed ones to spare. Damaged ones are among them, and batches whose delta is gone. */
+  dead(writing: ReadonlySet<number>): readonly number[]
   /** Deletes one transaction's worth; false: the delta is gone entirely. */
   deleteSome(delta: number): boolean
 }
@@ -243,9 +243,9 @@ function removers(
   discount: (delta: number) => void,
   { damaged, counted }: { readonly damaged: Set<number>; readonly counted: ReadonlyMap<number, unknown> },
 ): Pick<DeltaRows, 'dead' | 'deleteSome'> {
-  const dead = db.prepare<[number], { delta: number }>(
+  const dead = db.prepare<[string], { delta: number }>(
     'SELECT delta FROM deltas LEFT JOIN vms USING (vm_id) WHERE vms.vm_id IS NULL OR vms.needs_sync IS NOT NULL ' +
-      'OR deltas.seq <= vms.acked_seq OR (deltas.sealed = 0 AND deltas.delta <> ?)',
+      'OR deltas.seq <= vms.acked_seq OR (deltas.sealed = 0 AND deltas.delta NOT IN (SELECT value FROM json_each(?)))',
   )
   const all = db.prepare<[], { delta: number }>('SELECT delta FROM deltas')
   const nextOwner = db.prepare<[number], { delta: number | null }>(
@@ -256,13 +256,13 @@ function removers(
   )
   const deleteDelta = db.prepare<[number]>('DELETE FROM deltas WHERE delta = ?')
   return {
-    dead: (exceptDelta) => {
+    dead: (writing) => {
       const known = new Set(all.all().map(({ delta }) => delta))
       const lost = [...counted.keys()].filter((delta) => !known.has(delta))
       // A skip scan: one step for each delta, not for each batch.
       for (let at = nextOwner.get(-1)?.delta; at !== null && at !== undefined; at = nextOwner.get(at)?.delta)
         if (!known.has(at)) lost.push(at)
-      const ordinary = dead.all(exceptDelta ?? -1).map(({ delta }) => delta)
+      const ordinary = dead.all(JSON.stringify([...writing])).map(({ delta }) => delta)
       return [...new Set([...ordinary, ...damaged, ...lost])]
     },
     // The delta's own row goes last, so that what is left after a crash is still known to be garbage.

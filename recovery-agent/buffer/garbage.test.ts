@@ -17,7 +17,7 @@ test('a tree that a synchronization begins while older garbage is deleted stays'
       { disk, batch: 0, blockIndexes: [0], storedBytes: [1], payload: Buffer.alloc(1) },
     ])
 
-  const collecting = buffer.garbage.collect({ delta: null, trees: new Set() })
+  const collecting = buffer.garbage.collect({ deltas: new Set(), trees: new Set() })
   expect(collecting.next().done).toBe(false)
   buffer.atomically(() => buffer.leaves.putGroup('begun', 0, leaves))
   for (const _ of collecting);

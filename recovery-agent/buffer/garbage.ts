@@ -13,8 +13,8 @@ import type { LeafStore } from '../tree/leaf-store.ts'
 import type { DeltaRows } from './delta-rows.ts'
 
 export interface BufferUse {
-  /** The delta that is being written. */
-  readonly delta: number | null
+  /** Unsealed deltas that are being written. */
+  readonly deltas: ReadonlySet<number>
   /** Trees that synchronizations are building. */
   readonly trees: ReadonlySet<string>
 }
@@ -34,7 +34,7 @@ export function openGarbage(db: Sqlite, deltas: DeltaRows, leaves: LeafStore): G
   return {
     *collect(inUse) {
       // Both before the first step: what begins in between is not in `inUse`.
-      const abandonedDeltas = deltas.dead(inUse.delta)
+      const abandonedDeltas = deltas.dead(inUse.deltas)
       const abandonedTrees = deadTrees(inUse.trees)
       for (const delta of abandonedDeltas) {
         for (let more = true; more; yield) more = deltas.deleteSome(delta)

@@ -1,11 +1,14 @@
 /** The capture engine as the main thread sees it: every call crosses into the worker (worker.ts). */
 import { once } from 'node:events'
 import { type Transferable, Worker } from 'node:worker_threads'
+import { BLOCK_BYTES } from '#shared/blocks/block.ts'
+import { GROUP_CHILDREN } from '#shared/blocks/hash-tree.ts'
 import { PayloadSlots, payloadMemory } from '#shared/blocks/payload-slots.ts'
 import { errorFromDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { Logger } from '#shared/log.ts'
-import { workerMemory } from '../limits.ts'
+import { limits, workerMemory } from '../limits.ts'
 import type { CaptureEngine, StoredBatch, SyncSession } from './port.ts'
+import { type BudgetUser, SharedBudget } from './shared-budget.ts'
 import type {
   CallArgument,
   CallResult,
@@ -137,6 +140,7 @@ class WorkerLink {
 }
 
 function engineOver(link: WorkerLink, slots: PayloadSlots): CaptureWorker {
+  const readAhead = new SharedBudget(limits.syncReadAheadBytes)
   return {
     failed: link.failed,
     add: (vm, cause) => link.call('add', { vm, cause }),
@@ -152,7 +156,10 @@ function engineOver(link: WorkerLink, slots: PayloadSlots): CaptureWorker {
     readProved: async (vmId, request) => asBatch(await link.call('readProved', { vmId, request }), slots),
     acknowledge: (vmId, seq) => link.call('acknowledge', { vmId, seq }),
     openSync: async (vmId, { newestSeq }) =>
-      sessionOver(link, await link.call('openSync', { vmId, newestSeq }), slots),
+      sessionOver(link, await link.call('openSync', { vmId, newestSeq }), {
+        slots,
+        readAhead: readAhead.user(),
+      }),
     exportSeed: (request) => link.call('exportSeed', request),
     usage: () => link.call('usage', null),
     [Symbol.asyncDispose]: () => link.close(),
@@ -162,7 +169,7 @@ function engineOver(link: WorkerLink, slots: PayloadSlots): CaptureWorker {
 function sessionOver(
   link: WorkerLink,
   { session, ...description }: SyncDescription,
-  slots: PayloadSlots,
+  { slots, readAhead }: { readonly slots: PayloadSlots; readonly readAhead: BudgetUser },
 ): SyncSession {
   return {
     ...description,
@@ -173,8 +180,11 @@ function sessionOver(
     async differingBlocks({ targetLeaves, ...request }) {
       const leaves = own(targetLeaves)
       const argument = { session, ...request, targetLeaves: leaves }
+      await readAhead.take(GROUP_CHILDREN * BLOCK_BYTES)
       const batches = await link.call('differingBlocks', argument, [leaves.buffer])
-      return batches.map((batch) => asBatch(batch, slots))
+      const readBytes = batches.reduce((sum, batch) => sum + sizeOf(batch), 0)
+      readAhead.release(GROUP_CHILDREN * BLOCK_BYTES - readBytes)
+      return batches.map((batch) => releasing(asBatch(batch, slots), () => readAhead.release(sizeOf(batch))))
     },
     countDiffering({ targetLeaves, ...request }) {
       const leaves = own(targetLeaves)
@@ -182,8 +192,23 @@ function sessionOver(
     },
     manifest: () => link.call('manifest', { session }),
     commit: () => link.call('commit', { session }),
-    [Symbol.asyncDispose]: () => link.call('closeSync', { session }),
+    [Symbol.asyncDispose]() {
+      readAhead.end()
+      return link.call('closeSync', { session })
+    },
   }
+}
+
+function sizeOf({ payload }: WireBatch): number {
+  return 'slot' in payload ? payload.sizeBytes : payload.byteLength
+}
+
+function releasing(batch: StoredBatch, done: () => void): StoredBatch {
+  const release = () => {
+    batch.release?.()
+    done()
+  }
+  return { ...batch, release }
 }
 
 /** A copy to give away: a view would take the whole frame it lies in along. */

@@ -1,19 +1,20 @@
 /**
  * The capture engine, in process. Every change of state is one synchronous transaction, so cursors, reads and marks
  * need no lock. What takes long, a copy cycle, runs one at a time for the whole host (it owns the memory bound) and
- * checks at its seal that nothing overtook it.
+ * checks at its seal that nothing overtook it. A verification, which may take hours and little memory, runs beside the
+ * cycles of other VMs; snapshots of one VM are taken one at a time.
  */
 import { dirname } from 'node:path'
 import { namingFullDisk } from '#shared/errors/disk-full.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { VmId } from '#shared/ids.ts'
+import { KeyedLocks } from '#shared/keyed-locks.ts'
 import type { ResyncCause } from '#shared/messages/commands.ts'
 import type { DeltaRows } from '../buffer/delta-rows.ts'
 import type { VmRow } from '../buffer/vm-rows.ts'
-import type { SnapshotRequest } from '../hypervisor/port.ts'
 import { exportSeed, type SeedExport, type SeedExportRequest } from '../seed/export-seed.ts'
 import { BufferKeeper, isRowDamage } from './buffer-keeper.ts'
-import { type CycleOutcome, type ProofWish, runCaptureCycle } from './capture-cycle.ts'
+import type { CycleOutcome, ProofWish } from './capture-cycle.ts'
 import { BufferOverflow } from './delta-writer.ts'
 import { proofOf } from './disk-walk.ts'
 import type { EngineDeps } from './engine-deps.ts'
@@ -33,11 +34,9 @@ import type {
   VerifyOutcome,
 } from './port.ts'
 import { type ProvedRequest, readProved } from './read-proved.ts'
+import { type HowToCapture, RetriedCapture } from './retried-capture.ts'
 import { SealedDeltas, sealedDelta } from './sealed-deltas.ts'
 import { SnapshotSync } from './sync-session.ts'
-
-/** After a torn brief snapshot; then the load may be another and a brief one is tried again. */
-const SPARED_CYCLES = 20
 
 /** Thaws what an earlier life left (I11), drops what it left half done, then is ready. */
 export async function createCaptureEngine(deps: EngineDeps): Promise<CaptureEngine> {
@@ -51,15 +50,13 @@ export async function createCaptureEngine(deps: EngineDeps): Promise<CaptureEngi
 class BufferedCapture implements CaptureEngine {
   readonly #given: EngineDeps
   readonly #keeper: BufferKeeper
+  readonly #snapshots = new KeyedLocks<VmId>()
   readonly #captures = new Lane()
+  readonly #verifications = new Lane()
   readonly #collections = new Lane()
   readonly #syncs = new Map<VmId, SnapshotSync>()
   readonly #sealed: SealedDeltas
-  /** Copy cycles for which a VM is spared a brief snapshot, because one was torn. */
-  readonly #sparedCycles = new Map<VmId, number>()
-  /** When the newest sealed cycle of a VM began. */
-  readonly #lastCaptureMs = new Map<VmId, number>()
-  #writingDelta: number | null = null
+  readonly #cycles = new RetriedCapture()
 
   constructor(deps: EngineDeps) {
     this.#given = deps
@@ -108,8 +105,7 @@ class BufferedCapture implements CaptureEngine {
 
   async forget(vmId: VmId): Promise<void> {
     await this.#syncs.get(vmId)?.[Symbol.asyncDispose]()
-    this.#sparedCycles.delete(vmId)
-    this.#lastCaptureMs.delete(vmId)
+    this.#cycles.forget(vmId)
     this.#sealed.forget(vmId)
     this.#keeper.forget(vmId)
     await this.#keeper.guard(async () => {
@@ -132,18 +128,24 @@ class BufferedCapture implements CaptureEngine {
 
   capture(vmId: VmId, { compress, proofHours = 0, writes }: CaptureOptions): Promise<CaptureOutcome> {
     const proof: ProofWish = { kind: 'walk', passMs: proofHours * 3_600_000 }
-    return this.#captureInTurn(vmId, { compress, proof, writes })
+    return this.#captureInTurn(this.#captures, vmId, { compress, proof, writes })
   }
 
   async verify(vmId: VmId, { percent }: { percent: number }): Promise<VerifyOutcome> {
     const proof: ProofWish = { kind: 'sample', percent }
-    const outcome = await this.#captureInTurn(vmId, { compress: true, proof, writes: undefined })
+    const how = { compress: true, proof, writes: undefined }
+    const outcome = await this.#captureInTurn(this.#verifications, vmId, how)
     if (outcome.kind !== 'sealed') return outcome
     return { kind: 'verified', seq: outcome.delta.seq, disks: outcome.checked }
   }
 
-  #captureInTurn(vmId: VmId, how: HowToCapture): Promise<CaptureOutcome> {
-    return this.#captures.run(() => this.#keeper.guard(() => this.#captureOnce(vmId, how)))
+  #captureInTurn(lane: Lane, vmId: VmId, how: HowToCapture): Promise<CaptureOutcome> {
+    return this.#inTurn(lane, vmId, () => this.#captureOnce(vmId, how))
+  }
+
+  /** The VM first: whoever waits for one that is verified must not keep others waiting. */
+  #inTurn<T>(lane: Lane, vmId: VmId, work: () => Promise<T>): Promise<T> {
+    return this.#snapshots.run(vmId, () => lane.run(() => this.#keeper.guard(work)))
   }
 
   async #captureOnce(vmId: VmId, how: HowToCapture): Promise<CaptureOutcome> {
@@ -153,14 +155,14 @@ class BufferedCapture implements CaptureEngine {
     if (vm.needsSync !== null) return { kind: 'needs-sync', cause: vm.needsSync }
     if (buffer.deltas.totalBytes() >= limits.bufferMaxBytes) return this.#bufferFull()
     try {
-      return await this.#captureWithRetry(vm, how)
+      const onTorn = () => this.collectGarbage()
+      return this.#outcomeOf(vmId, await this.#cycles.run(this.#deps, { vm, how, onTorn }))
     } catch (error) {
       if (isRowDamage(error)) return { kind: 'needs-sync', cause: this.#keeper.mark(vmId, error) }
       if (!(error instanceof BufferOverflow))
         throw namingFullDisk(error, { what: 'buffer.db', dir: dirname(buffer.path) })
       return error.hopeless ? await this.#giveUpDelta(vmId) : this.#bufferFull()
     } finally {
-      this.#writingDelta = null
       await this.collectGarbage()
     }
   }
@@ -235,7 +237,7 @@ class BufferedCapture implements CaptureEngine {
   }
 
   openSync(vmId: VmId, { newestSeq }: { newestSeq: number }): Promise<SyncSession> {
-    return this.#captures.run(() => this.#keeper.guard(() => this.#openSync(vmId, newestSeq)))
+    return this.#inTurn(this.#captures, vmId, () => this.#openSync(vmId, newestSeq))
   }
 
   async #openSync(vmId: VmId, newestSeq: number): Promise<SyncSession> {
@@ -255,8 +257,7 @@ class BufferedCapture implements CaptureEngine {
 
   /** After the copy cycle that runs: two snapshots of a VM do not mix. */
   readProved(vmId: VmId, request: ProvedRequest): Promise<StoredBatch> {
-    const read = () => readProved(this.#deps, this.#known(vmId), request)
-    return this.#captures.run(() => this.#keeper.guard(read))
+    return this.#inTurn(this.#captures, vmId, () => readProved(this.#deps, this.#known(vmId), request))
   }
 
   exportSeed(request: SeedExportRequest): Promise<SeedExport> {
@@ -270,7 +271,7 @@ class BufferedCapture implements CaptureEngine {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const session of this.#syncs.values()) await session[Symbol.asyncDispose]()
-    await this.#captures.run(async () => {})
+    await Promise.all([this.#captures.run(async () => {}), this.#verifications.run(async () => {})])
     await this.#collections.run(async () => this.#keeper.close())
   }
 
@@ -281,7 +282,7 @@ class BufferedCapture implements CaptureEngine {
       const pace = new Pace(clock, limits.paceMs)
       const trees = new Set([...this.#syncs.values()].flatMap((session) => session.trees))
       try {
-        for (const _ of buffer.garbage.collect({ delta: this.#writingDelta, trees })) {
+        for (const _ of buffer.garbage.collect({ deltas: this.#cycles.writing, trees })) {
           crashPoint('garbage.step')
           await pace.pauseIfDue()
         }
@@ -290,35 +291,6 @@ class BufferedCapture implements CaptureEngine {
         this.#keeper.replaceIfDamaged(buffer, error)
       }
     })
-  }
-
-  /** A torn snapshot is thrown away and taken once more in the way that may stay open for as long as it needs. */
-  async #captureWithRetry(vm: VmRow, how: HowToCapture): Promise<CaptureOutcome> {
-    const onWriting = (delta: number) => {
-      this.#writingDelta = delta
-    }
-    const startedMs = this.#given.clock.monotonicMs()
-    const elapsedMs = startedMs - (this.#lastCaptureMs.get(vm.vmId) ?? startedMs)
-    // What is proved on demand may take long.
-    const holds = how.proof.kind === 'sample' ? (['long', 'long'] as const) : this.#holdsFor(vm.vmId)
-    for (const hold of holds) {
-      const outcome = await runCaptureCycle(this.#deps, { vm, ...how, elapsedMs, hold, onWriting })
-      if (outcome.kind === 'sealed') this.#lastCaptureMs.set(vm.vmId, startedMs)
-      if (outcome.kind !== 'torn') return this.#outcomeOf(vm.vmId, outcome)
-      this.#deps.log.warn('snapshot torn', { vmId: vm.vmId, seq: vm.sealedSeq + 1, hold })
-      if (hold === 'brief') this.#sparedCycles.set(vm.vmId, SPARED_CYCLES)
-      this.#writingDelta = null
-      await this.collectGarbage()
-    }
-    throw new HotsiteError('snapshot-torn', `no snapshot of VM ${vm.vmId} held until it was read`)
-  }
-
-  /** Standing still for the watchdog's whole time, only to be let go unread, would hurt the guest in every cycle (I11). */
-  #holdsFor(vmId: VmId): readonly SnapshotRequest['hold'][] {
-    const spared = this.#sparedCycles.get(vmId) ?? 0
-    if (spared === 0) return ['brief', 'long']
-    this.#sparedCycles.set(vmId, spared - 1)
-    return ['long', 'long']
   }
 
   #outcomeOf(vmId: VmId, outcome: Exclude<CycleOutcome, { kind: 'torn' }>): CaptureOutcome {
@@ -392,10 +364,4 @@ class BufferedCapture implements CaptureEngine {
 
 function synchronizationRunning(vmId: VmId): HotsiteError {
   return new HotsiteError('synchronization-running', `VM ${vmId} is being synchronized`)
-}
-
-interface HowToCapture {
-  readonly compress: boolean
-  readonly proof: ProofWish
-  readonly writes: CaptureOptions['writes']
 }

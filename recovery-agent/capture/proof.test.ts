@@ -3,12 +3,13 @@ import { randomBytes } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
 import { BLOCK_BYTES, blockCountOf } from '#shared/blocks/block.ts'
 import { HASH_BYTES } from '#shared/blocks/hash-tree.ts'
+import { vmId } from '#shared/ids.ts'
 import { openBuffer } from '../buffer/buffer.ts'
 import { createCaptureEngine } from './engine.ts'
 import { defaultCaptureLimits } from './limits.ts'
 import type { CaptureEngine } from './port.ts'
 import { captureKit, sourceVm, vm } from './test-kit/kit.ts'
-import { drainAll, type Replication, synchronize } from './test-kit/model-target.ts'
+import { drainAll, ModelTarget, type Replication, synchronize } from './test-kit/model-target.ts'
 
 const MIB = 2 ** 20
 
@@ -22,7 +23,7 @@ function firstDisk(kit: Kit) {
 
 /** A tracked disk of 32 MiB, full, synchronized. */
 async function tracked(kit: Kit): Promise<Replication> {
-  const limits = { ...defaultCaptureLimits, proveBytes: 4 * MIB }
+  const limits = { ...defaultCaptureLimits, proveBytes: 4 * MIB, paceMs: 1 }
   const replication = await kit.start([32 * MIB], { limits })
   kit.hypervisor.write(firstDisk(kit), 0, randomBytes(32 * MIB))
   await synchronize(replication)
@@ -112,6 +113,26 @@ describe('a verification', () => {
     expect((await replication.engine.state(vm))?.proof).toMatchObject([
       { diskId: disk.diskId, percent: 100, provedAtMs: kit.hypervisor.nowMs, badBlocks: 0 },
     ])
+    await drainAll(replication)
+    expectEqual(kit, replication)
+  })
+
+  it('keeps no other VM of the host from its copy cycles, and its own until it has ended', async () => {
+    await using kit = captureKit()
+    const replication = await tracked(kit)
+    const { engine } = replication
+    const other = vmId.parse('vm-2')
+    await engine.add({ ...sourceVm, vmId: other }, 'initial')
+    await synchronize({ ...replication, vmId: other, target: new ModelTarget() })
+    const ended: string[] = []
+    const noted = (name: string, work: Promise<{ kind: string }>) =>
+      work.then(({ kind }) => ended.push(`${name} ${kind}`))
+    await Promise.all([
+      noted('verification', engine.verify(vm, { percent: 100 })),
+      noted('its next cycle', engine.capture(vm, { compress: true })),
+      noted('the other VM', engine.capture(other, { compress: true })),
+    ])
+    expect(ended).toEqual(['the other VM sealed', 'verification verified', 'its next cycle sealed'])
     await drainAll(replication)
     expectEqual(kit, replication)
   })
