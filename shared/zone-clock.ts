@@ -17,7 +17,7 @@ export function zoneClock(timeZone: string): OffsetAt {
 /** From names like GMT, GMT+05:30 and GMT-00:44:30. */
 function offsetOf(format: Intl.DateTimeFormat, atMs: number): number {
   const name = format.formatToParts(atMs).find(({ type }) => type === 'timeZoneName')?.value ?? 'GMT'
-  const [, sign, hours, minutes, seconds] = /^GMT(?:([+-−])(\d\d):(\d\d)(?::(\d\d))?)?$/.exec(name) ?? []
+  const [, sign, hours, minutes, seconds] = /^GMT(?:([-+−])(\d\d):(\d\d)(?::(\d\d))?)?$/.exec(name) ?? []
   const ms = ((Number(hours ?? 0) * 60 + Number(minutes ?? 0)) * 60 + Number(seconds ?? 0)) * 1000
   return sign === '+' || sign === undefined ? ms : -ms
 }

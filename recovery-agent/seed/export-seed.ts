@@ -69,11 +69,9 @@ export async function exportSeed(deps: SeedExportDeps, request: SeedExportReques
   try {
     mkdirSync(request.folder, { recursive: true, mode: 0o750 })
     const earlier = earlierParts(deps, request)
-    const snapshot = await deps.hypervisor.openSnapshot({
-      fabricVmId: request.fabricVmId,
-      hold: 'long',
-      seq: 0,
-    })
+    const { fabricVmId } = request
+    // Without a number: no point is made of it, so no delta may ever stand on it.
+    const snapshot = await deps.hypervisor.openSnapshot({ fabricVmId, hold: 'long' })
     try {
       const capturedAtMs = Math.round(snapshot.capturedAtMs)
       const writing = new SeedWriting(

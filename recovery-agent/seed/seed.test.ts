@@ -128,6 +128,18 @@ test('an export that was interrupted goes on: parts that still hold are kept, ch
   expect((await read()).disks.get(disk.diskId)?.equals(hypervisor.content(disk))).toBe(true)
 })
 
+test('its snapshot is none that could be released as the base of a delta (I2)', async () => {
+  hypervisor.addDisk('disk-a', MiB)
+  const numbers: unknown[] = []
+  const openSnapshot = hypervisor.openSnapshot.bind(hypervisor)
+  hypervisor.openSnapshot = (request) => {
+    numbers.push(request.seq)
+    return openSnapshot(request)
+  }
+  await write()
+  expect(numbers).toEqual([undefined])
+})
+
 test('a second export into the same folder writes nothing that is there already', async () => {
   const disk = hypervisor.addDisk('d1', 8 * MiB)
   hypervisor.write(disk, 0, noise(8 * MiB, 3))
