@@ -18,7 +18,7 @@ export interface OtherVm {
   copyNow(): Promise<{ readonly seq: number }>
 }
 
-/** A further VM of the eastern host with one disk, replicated to the west through `via`. */
+/** A further VM of the eastern host (the one given as `east`) with one disk, replicated to the west through `via`. */
 export async function protectOther(
   { fabric, vault, east, west, addressOf }: TwoHosts,
   {
@@ -29,7 +29,7 @@ export async function protectOther(
   }: { name: string; diskBytes: number; via: number; policy?: Partial<ReplicationPolicy> },
 ): Promise<OtherVm> {
   const id = vmId.parse(name)
-  const vm = fabric.addVm({ host: 'east', name, diskBytes: [diskBytes] })
+  const vm = fabric.addVm({ host: east.name, name, diskBytes: [diskBytes] })
   const now = Date.now()
   const ticket = {
     vaultId: vault.vaultId,

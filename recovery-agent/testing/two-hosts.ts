@@ -30,10 +30,16 @@ export interface TestHost {
   readonly agent: Agent
   start(options?: { overrides?: AgentOverrides; crashPoint?: CrashPoint }): Promise<void>
   stop(): Promise<void>
-  report(): ReplicationReport
+  /** Of this VM; left out: of the first. */
+  report(of?: VmId): ReplicationReport
   /** All of this host so far, of earlier lives too. */
   events(): readonly EventReport[]
 }
+
+/** Where a host keeps what. */
+export type HostConfig = Partial<
+  Pick<Parameters<typeof resolveAgentConfig>[0], 'dataDir' | 'replicaDir' | 'bufferMaxBytes'>
+>
 
 export interface TwoHosts extends AsyncDisposable {
   readonly fabric: TestFabric
@@ -65,6 +71,9 @@ export async function twoHosts(
     /** In force for every start of the eastern agent. */
     eastOverrides?: AgentOverrides
     eastClock?: Clock
+    westClock?: Clock
+    /** What is not as usual in the configuration of a host. */
+    config?: Partial<Record<TestHost['name'], HostConfig>>
   } = {},
 ): Promise<TwoHosts> {
   const dir = mkdtempSync(join(tmpdir(), 'hotsite-agents-'))
@@ -86,8 +95,18 @@ export async function twoHosts(
     log,
     always: options.eastOverrides ?? {},
     clock: options.eastClock ?? systemClock,
+    config: options.config?.east ?? {},
   })
-  const west = testHost({ name: 'west', dir, fabric, vault, log, always: {}, clock: systemClock })
+  const west = testHost({
+    name: 'west',
+    dir,
+    fabric,
+    vault,
+    log,
+    always: {},
+    clock: options.westClock ?? systemClock,
+    config: options.config?.west ?? {},
+  })
   await Promise.all([east.start(), west.start()])
 
   const kit: TwoHosts = {
@@ -218,9 +237,10 @@ interface HostOptions {
   readonly log: Logger
   readonly always: AgentOverrides
   readonly clock: Clock
+  readonly config: HostConfig
 }
 
-function testHost({ name, dir, fabric, vault, log, always, clock }: HostOptions): TestHost {
+function testHost({ name, dir, fabric, vault, log, always, clock, config }: HostOptions): TestHost {
   const id = serverId.parse(`agent-${name}`)
   const identity = identityOf(vault, vault.server(id, 'agent'), id)
   let agent: Agent | undefined
@@ -248,6 +268,7 @@ function testHost({ name, dir, fabric, vault, log, always, clock }: HostOptions)
             hypervisor: { driver: 'folder', root: fabric.root, host: name },
             listen: { host: '127.0.0.1', port },
             reconnect: { minMs: 10, maxMs: 100 },
+            ...config,
           },
           join(dir, 'config.yaml'),
         ),
@@ -266,12 +287,14 @@ function testHost({ name, dir, fabric, vault, log, always, clock }: HostOptions)
       agent = undefined
       await stopping?.[Symbol.asyncDispose]()
     },
-    report() {
+    report(of) {
       host.agent.reports.restart()
       for (;;) {
         const report = takeReport()
         if (!report) throw new Error(`${name} does not replicate`)
-        if (report.kind === 'replication') return JSON.parse(String(report.json))
+        if (report.kind !== 'replication') continue
+        const found: ReplicationReport = JSON.parse(String(report.json))
+        if (of === undefined || found.vmId === of) return found
       }
     },
     events() {
