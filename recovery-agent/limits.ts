@@ -34,6 +34,11 @@ export const limits = {
   syncRangesAhead: 4,
   /** Groups read while an earlier one is sent: at most 16 MiB each. */
   syncGroupsAhead: 2,
+  /**
+   * And of all VMs that synchronize at a time: what was read for them and is not on the wire yet. Three full groups, so that
+   * one VM alone is never held up.
+   */
+  syncReadAheadBytes: 48 * MiB,
   /** A seal may wait behind a prune of a large layer; a target that is silent longer than this is stuck. */
   replyTimeoutMs: 5 * 60_000,
   /** First and last pause between attempts to reach a peer or to send after a refusal. */
