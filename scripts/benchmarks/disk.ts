@@ -64,9 +64,20 @@ function treeBytes(path: string): number {
 /** Rewrites `blockCount` random blocks, half like logs, half incompressible; answers their indexes, ascending. */
 export function rewriteBlocks(
   path: string,
-  { blockCount, rng, tracked }: { blockCount: number; rng: Rng; tracked: boolean },
+  {
+    blockCount,
+    rng,
+    tracked,
+    withinBytes = Number.POSITIVE_INFINITY,
+  }: {
+    blockCount: number
+    rng: Rng
+    tracked: boolean
+    /** From the start of the disk. */
+    withinBytes?: number
+  },
 ): readonly number[] {
-  const blocks = Math.floor(statSync(path).size / BLOCK_BYTES)
+  const blocks = Math.floor(Math.min(statSync(path).size, withinBytes) / BLOCK_BYTES)
   const content = openContent(rng)
   const chosen = new Set<number>()
   while (chosen.size < Math.min(blockCount, blocks)) chosen.add(intBelow(rng, blocks))

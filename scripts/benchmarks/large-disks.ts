@@ -1,6 +1,8 @@
 /**
  * --memory: ten sparse disks of 1 TiB under one VM, the peak memory of both agents; and a copy cycle of 100 changed blocks
- * on disks of four sizes with the same data, taken in turns. The tracker reports the extents in both.
+ * on disks of four sizes with the same data, taken in turns: all of it in the first GiB, where only the size of the disk
+ * differs, and scattered over the whole disk, where a large one has every block in another part of its tree and of its
+ * tables. The tracker reports the extents in all.
  */
 import { closeSync, ftruncateSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -34,6 +36,7 @@ export interface MemoryFigure {
 
 export interface CycleFigure {
   readonly figure: 'cycle'
+  readonly spread: Spread
   readonly diskBytes: number
   readonly changedBlocks: number
   readonly seconds: number
@@ -41,6 +44,9 @@ export interface CycleFigure {
   /** What both agents asked the system to read and write (rchar, wchar), sockets included. */
   readonly ioBytes: number
 }
+
+type Spread = 'first GiB' | 'whole disk'
+const spreads = ['first GiB', 'whole disk'] as const
 
 export interface LargeDisks {
   readonly figures: readonly (MemoryFigure | CycleFigure)[]
@@ -57,26 +63,35 @@ interface Request {
 export async function measureLargeDisks(request: Request): Promise<LargeDisks> {
   const memory = await peakMemory({ ...request, dir: join(request.dir, 'memory') })
   const costs = await cycleCosts({ ...request, dir: join(request.dir, 'cycles') })
-  const largest = costs.at(-1)
-  const smallest = costs[0]
-  const times = (value: (figure: CycleFigure) => number) =>
-    largest && smallest ? round3(value(largest) / value(smallest)) : undefined
   return {
     figures: [...memory, ...costs],
     measures: [
       ...memory.map((figure) => atMost(`memory: peak MiB of the ${figure.agent} agent`, 400, figure.peakMiB)),
-      atMost(
-        'cycle: CPU on the largest disk, times that on the smallest',
-        1.5,
-        times((figure) => figure.cpuSeconds),
-      ),
-      atMost(
-        'cycle: bytes read and written on the largest disk, times those on the smallest',
-        1.5,
-        times((figure) => figure.ioBytes),
-      ),
+      ...spreads.flatMap((spread) => growth(costs, spread)),
     ],
   }
+}
+
+function growth(costs: readonly CycleFigure[], spread: Spread): readonly Measure[] {
+  const figures = costs.filter((figure) => figure.spread === spread)
+  const [smallest] = figures
+  const largest = figures.at(-1)
+  const times = (value: (figure: CycleFigure) => number) =>
+    largest && smallest ? round3(value(largest) / value(smallest)) : undefined
+  const name = (what: string) =>
+    `cycle, changes in the ${spread}: ${what} on the largest disk, times the smallest`
+  return [
+    atMost(
+      name('CPU'),
+      1.5,
+      times((figure) => figure.cpuSeconds),
+    ),
+    atMost(
+      name('bytes read and written'),
+      1.5,
+      times((figure) => figure.ioBytes),
+    ),
+  ]
 }
 
 async function peakMemory({ dir, disks, diskBytes, say }: Request): Promise<readonly MemoryFigure[]> {
@@ -120,6 +135,7 @@ function peakMiB(pid: number): number {
 
 interface Subject {
   readonly diskBytes: number
+  readonly spread: Spread
   readonly path: string
   readonly vm: ReplicatedVm
   readonly seconds: number[]
@@ -130,21 +146,22 @@ interface Subject {
 async function cycleCosts({ dir, diskBytes, say }: Request): Promise<readonly CycleFigure[]> {
   const rng = seededRng(2)
   const sizes = parts.map((part) => Math.max(2 ** 20 * 256, diskBytes * part))
+  const wanted = spreads.flatMap((spread) => sizes.map((sizeBytes) => ({ spread, sizeBytes })))
   makeFabric(
     dir,
-    sizes.map((_, index) => `vm${index}`),
+    wanted.map((_, index) => `vm${index}`),
   )
   await using pair = await startBenchPair(dir)
   const subjects: Subject[] = []
-  for (const [index, sizeBytes] of sizes.entries()) {
+  for (const [index, { spread, sizeBytes }] of wanted.entries()) {
     const name = `vm${index}`
     const path = diskPath(dir, name, 'disk0')
-    makeSparseDisk(path, sizeBytes, rng)
+    makeSparseDisk(path, sizeBytes, rng, spread)
     describeVm(dir, { folder: name, id: name, disks: ['disk0'] })
     const vm = new ReplicatedVm(pair, name, [{ diskId: 'disk0', sizeBytes }])
-    say(`a disk of ${sizeBytes / 2 ** 30} GiB: full copy …`)
+    say(`a disk of ${sizeBytes / 2 ** 30} GiB, data in the ${spread}: full copy …`)
     await vm.start()
-    subjects.push({ diskBytes: sizeBytes, path, vm, seconds: [], cpuSeconds: 0, ioBytes: 0 })
+    subjects.push({ diskBytes: sizeBytes, spread, path, vm, seconds: [], cpuSeconds: 0, ioBytes: 0 })
   }
   say('cycles of 100 changed blocks in turns …')
   // The first one is not counted: it fills the caches.
@@ -152,6 +169,7 @@ async function cycleCosts({ dir, diskBytes, say }: Request): Promise<readonly Cy
     for (const subject of subjects) await oneCycle(pair, subject, { rng, counts: cycle > 0 })
   return subjects.map((subject) => ({
     figure: 'cycle',
+    spread: subject.spread,
     diskBytes: subject.diskBytes,
     changedBlocks,
     seconds: round3(median(subject.seconds)),
@@ -170,7 +188,7 @@ async function oneCycle(
     cpuSeconds: pids.reduce((sum, pid) => sum + cpuSecondsOf(pid), 0),
     ioBytes: pids.reduce((sum, pid) => sum + parseIoBytes(readFileSync(`/proc/${pid}/io`, 'utf8')), 0),
   })
-  rewrite(subject.path, rng)
+  rewrite(subject.path, rng, subject.spread)
   await untilResting(pids)
   const before = used()
   const startedMs = performance.now()
@@ -184,15 +202,17 @@ async function oneCycle(
   subject.ioBytes += after.ioBytes - before.ioBytes
 }
 
-function rewrite(path: string, rng: Rng): void {
-  rewriteBlocks(path, { blockCount: changedBlocks, rng, tracked: true })
+const withinOf = (spread: Spread) => (spread === 'whole disk' ? Number.POSITIVE_INFINITY : 2 ** 30)
+
+function rewrite(path: string, rng: Rng, spread: Spread = 'whole disk'): void {
+  rewriteBlocks(path, { blockCount: changedBlocks, rng, tracked: true, withinBytes: withinOf(spread) })
 }
 
 /** Tracked from the start, so that every cycle after the full copy has its extents. */
-function makeSparseDisk(path: string, sizeBytes: number, rng: Rng): void {
+function makeSparseDisk(path: string, sizeBytes: number, rng: Rng, spread: Spread = 'whole disk'): void {
   const fd = openSync(path, 'w')
   ftruncateSync(fd, sizeBytes)
   closeSync(fd)
   startTracking(path)
-  rewriteBlocks(path, { blockCount: dataBlocks, rng, tracked: true })
+  rewriteBlocks(path, { blockCount: dataBlocks, rng, tracked: true, withinBytes: withinOf(spread) })
 }
