@@ -1,5 +1,5 @@
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
-import { asReplicaError, type ReplicaContext, storeDir } from './context.ts'
+import { type ReplicaContext, storeError } from './context.ts'
 import { catalogFileDamage } from './open-catalog.ts'
 import { repairCatalog } from './repair-catalog.ts'
 import { restoreTreeAfter } from './restore-tree.ts'
@@ -11,5 +11,5 @@ import { restoreTreeAfter } from './restore-tree.ts'
 export function afterFailure(context: ReplicaContext, error: unknown): unknown {
   restoreTreeAfter(context, error)
   if (error instanceof HotsiteError && error.code === 'catalog-damaged') repairCatalog(context)
-  return catalogFileDamage(context.paths.database, error) ?? asReplicaError(error, storeDir(context))
+  return catalogFileDamage(context.paths.database, error) ?? storeError(context, error)
 }

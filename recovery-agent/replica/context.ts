@@ -21,9 +21,9 @@ export interface ReplicaContext {
   readonly readers: Readers
 }
 
-/** The folder that holds replica.db, replicas/ and overlays/. */
-export function storeDir({ paths }: Pick<ReplicaContext, 'paths'>): string {
-  return dirname(paths.database)
+/** `asReplicaError` for an error of this store. */
+export function storeError({ paths }: Pick<ReplicaContext, 'paths'>, error: unknown): unknown {
+  return asReplicaError(error, dirname(paths.database))
 }
 
 /** VMs whose layers somebody reads in many steps, counting on it that their files stay: merges wait for that. */

@@ -5,7 +5,7 @@ import type { VmId } from '#shared/ids.ts'
 import { MAX_CHAIN } from '#shared/policy/merge-pace.ts'
 import { saveChangedCopies } from './catalog-copy.ts'
 import { isSamePoint, newestSeqOf } from './chain.ts'
-import { asReplicaError, type ReplicaContext, refuseOlderEpoch, replicaOrThrow, storeDir } from './context.ts'
+import { type ReplicaContext, refuseOlderEpoch, replicaOrThrow, storeError } from './context.ts'
 import { alreadySealed, ReplicaDeltaWriter, type WriterOwner } from './delta-writer.ts'
 import { journalSuffix, partSuffix } from './names.ts'
 import type { DeltaHeader, DeltaWriter, SealOutcome, SignedManifest } from './port.ts'
@@ -110,7 +110,7 @@ export class Receiver implements WriterOwner {
 
   failed(error: unknown): unknown {
     restoreTreeAfter(this.#context, error)
-    return asReplicaError(error, storeDir(this.#context))
+    return storeError(this.#context, error)
   }
 
   released(writer: ReplicaDeltaWriter): void {

@@ -15,14 +15,7 @@ import { afterFailure } from './after-failure.ts'
 import { Catalog, type OverlayRow, type ReplicaRow, treeOf } from './catalog.ts'
 import { saveChangedCopies } from './catalog-copy.ts'
 import { type Chain, newestSeqOf, pointOrThrow } from './chain.ts'
-import {
-  asReplicaError,
-  Readers,
-  type ReplicaContext,
-  refuseOlderEpoch,
-  replicaOrThrow,
-  storeDir,
-} from './context.ts'
+import { Readers, type ReplicaContext, refuseOlderEpoch, replicaOrThrow, storeError } from './context.ts'
 import { diskBytesOf } from './disk-usage.ts'
 import { nodeFiles, type ReplicaFiles } from './files.ts'
 import { pathsIn } from './names.ts'
@@ -91,7 +84,7 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
       } catch (error) {
         log.error('replica.recovery-incomplete', {
           vmId: replica.vmId,
-          error: asReplicaError(error, storeDir(this.#context)),
+          error: storeError(this.#context, error),
         })
       }
       // An earlier life may have died between a change and its copy.
@@ -100,7 +93,7 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
     try {
       saveChangedCopies(this.#context)
     } catch (error) {
-      log.error('replica.copy-not-written', { error: asReplicaError(error, storeDir(this.#context)) })
+      log.error('replica.copy-not-written', { error: storeError(this.#context, error) })
     }
   }
 
