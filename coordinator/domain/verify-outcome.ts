@@ -38,7 +38,7 @@ function ofTargetAlone(target: TargetVerified): VerifyFinding {
   const share = covered >= 1 ? '100 % of blocks' : `a sample of ${percentText(covered)} of blocks`
   const parts =
     target.badBlocks > 0 ? [badText(target.badBlocks)] : [`the target is as attested, ${share}, just now`]
-  if (target.healedBlocks > 0) parts.push(healedText(target.healedBlocks))
+  parts.push(...healedTexts(target))
   const { diskId } = target
   return {
     diskId,
@@ -52,7 +52,7 @@ function sentenceOf(source: SourceVerified | undefined, target: TargetVerified |
   if (!target) return 'not at the target yet: it comes with the next copy'
   const notes = [
     ...(source.untrackedBlocks > 0 ? [untrackedText(source.untrackedBlocks)] : []),
-    ...(target.healedBlocks > 0 ? [healedText(target.healedBlocks)] : []),
+    ...healedTexts(target),
   ]
   const covered = Math.min(shareOf(source), shareOf(target))
   const all = covered >= 1
@@ -69,11 +69,10 @@ function eventOf(
 ): VerifyFinding['event'] {
   const bad = target?.badBlocks ?? 0
   const untracked = source?.untrackedBlocks ?? 0
-  const healed = target?.healedBlocks ?? 0
   const parts = [
     ...(bad > 0 ? [badText(bad)] : []),
     ...(untracked > 0 ? [untrackedText(untracked)] : []),
-    ...(healed > 0 ? [healedText(healed)] : []),
+    ...(target ? healedTexts(target) : []),
   ]
   if (parts.length === 0) return null
   return { severity: bad > 0 ? 'critical' : 'warning', message: `${diskId}: ${parts.join('; ')}` }
@@ -83,8 +82,20 @@ const badText = (count: number): string =>
   `${describeBlocks(count)} at the target ${count === 1 ? 'is' : 'are'} not what was attested, and the source could not heal ${count === 1 ? 'it' : 'them'}`
 const untrackedText = (count: number): string =>
   `${describeBlocks(count)} had changed at the source without its tracker saying so: the next copy brings ${count === 1 ? 'it' : 'them'}`
-const healedText = (count: number): string =>
-  `${describeBlocks(count)} had rotted at the target and ${count === 1 ? 'was' : 'were'} healed from the source`
+
+function healedTexts({ healedBlocks, healedLayers }: TargetVerified): string[] {
+  const texts: string[] = []
+  if (healedLayers > 0)
+    texts.push(
+      `${healedLayers === 1 ? 'a layer file' : `${healedLayers} layer files`} of the target had wrong tables, size or name, or ` +
+        `${healedLayers === 1 ? 'was' : 'were'} gone, and ${healedLayers === 1 ? 'is' : 'are'} right again`,
+    )
+  if (healedBlocks > 0)
+    texts.push(
+      `${describeBlocks(healedBlocks)} had rotted at the target and ${healedBlocks === 1 ? 'was' : 'were'} healed from the source`,
+    )
+  return texts
+}
 
 /** 0 to 1; a disk without blocks is covered. */
 const shareOf = ({ checkedBlocks, totalBlocks }: { checkedBlocks: number; totalBlocks: number }): number =>

@@ -106,7 +106,7 @@ export class ScriptedAgent {
       'replica.verify': guard('replica.verify', ({ percent }) => {
         const { badBlocks, healedBlocks } = this.found
         const { damagedPoints } = this
-        return { disks: [{ ...checked(percent), badBlocks, healedBlocks }], damagedPoints }
+        return { disks: [{ ...checked(percent), badBlocks, healedBlocks, healedLayers: 0 }], damagedPoints }
       }),
       'seed.export': guard('seed.export', ({ keyBase64 }) => {
         this.seedKeys.push(keyBase64)

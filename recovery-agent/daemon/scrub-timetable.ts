@@ -61,7 +61,8 @@ export class ScrubTimetable {
     return 'report'
   }
 
-  failed(vmId: VmId): void {
+  /** Not now: it cannot be read, or somebody else reads it. */
+  later(vmId: VmId): void {
     const turn = this.#turns.get(vmId)
     if (turn) turn.dueMs = this.#clock.monotonicMs() + limits.scrubPauseMaxMs
   }

@@ -41,7 +41,7 @@ export interface ScrubberOptions {
   readonly store: Pick<RemoteReplicaStore, 'list' | 'get' | 'points' | 'proof' | 'scrub' | 'verify' | 'heal'>
   readonly server: Pick<ReplicaServer, 'repair' | 'isReceiving'>
   readonly reports: Pick<ReplicaReports, 'publish'>
-  /** Merges wait while layers are healed. */
+  /** Merges wait while layers are verified and healed. */
   readonly onHealed: (vmId: VmId) => void
   readonly raise: RaiseEvent
   readonly clock: Clock
@@ -56,6 +56,9 @@ export function createScrubber(options: ScrubberOptions): Scrubber {
   const gone = new Map<VmId, number>()
   /** VMs whose healing broke off: it goes on when the next point has come, and with it a source that answers. */
   const unfinished = new Set<VmId>()
+  /** Somebody ordered their verification: the rolling pass keeps out of its way. */
+  const verifying = new Set<VmId>()
+  const timetable = new ScrubTimetable(clock)
 
   const badBlocks = async (vmId: VmId) =>
     (await store.proof(vmId)).reduce((sum, disk) => sum + disk.badBlocks, 0)
@@ -66,7 +69,7 @@ export function createScrubber(options: ScrubberOptions): Scrubber {
       const isAnyDamaged = before > 0 || (await store.points(vmId)).some(({ damaged }) => damaged)
       if (!isAnyDamaged) return
       unfinished.add(vmId)
-      await store.heal(vmId)
+      const layers = await store.heal(vmId)
       const round = await server.repair(vmId)
       const points = await store.points(vmId)
       const newest = newestOf(points)
@@ -76,27 +79,26 @@ export function createScrubber(options: ScrubberOptions): Scrubber {
       else gone.delete(vmId)
       if (round.end === 'all-asked' || (round.end === 'enough-asked' && round.healedBlocks === 0))
         unfinished.delete(vmId)
-      log.info('replica.heal-ended', { vmId, before, ...round })
-      await tell(vmId, { before, points })
+      log.info('replica.heal-ended', { vmId, before, layers, ...round })
+      await tell(vmId, { layers, blocks: round.healedBlocks, points })
       onHealed(vmId)
       await reports.publish(vmId)
     })
 
   async function tell(
     vmId: VmId,
-    { before, points }: { before: number; points: readonly PointReport[] },
+    healed: { readonly layers: number; readonly blocks: number; readonly points: readonly PointReport[] },
   ): Promise<void> {
-    const proof = await store.proof(vmId)
-    const left = proof.filter((disk) => disk.badBlocks > 0)
-    if (left.length === 0) {
-      const message = `${before} damaged blocks in the replica of VM ${vmId} were found and healed; check the disk of this host`
-      raise({ severity: 'warning', code: 'layer-damaged', message, vmId })
+    const left = (await store.proof(vmId)).filter((disk) => disk.badBlocks > 0)
+    const damaged = healed.points.filter((point) => point.damaged).map(({ epoch, seq }) => `${epoch}/${seq}`)
+    if (left.length === 0 && damaged.length === 0) {
+      if (healed.layers + healed.blocks > 0)
+        raise({ severity: 'warning', code: 'layer-damaged', message: healedMessage(vmId, healed), vmId })
       return
     }
     const disks = left.map(({ diskId, badBlocks }) => `${badBlocks} blocks of disk ${diskId}`).join(', ')
-    const damaged = points.filter((point) => point.damaged).map(({ epoch, seq }) => `${epoch}/${seq}`)
     const message =
-      `the replica of VM ${vmId} is damaged (${disks}); points ${damaged.join(', ') || 'none'} are not served. ` +
+      `the replica of VM ${vmId} is damaged (${disks || 'disks of earlier points'}); points ${damaged.join(', ') || 'none'} are not served. ` +
       'Check the disk of this host; what the source still has is healed by itself'
     raise({ severity: 'critical', code: 'replica-damaged', message, vmId })
   }
@@ -112,6 +114,21 @@ export function createScrubber(options: ScrubberOptions): Scrubber {
       await heal(vmId)
     }
     return result
+  }
+
+  async function verify({ vmId, percent }: Parameters<Scrubber['verify']>[0]): Promise<VerifyResult> {
+    const outcome = await store.verify({ vmId, percent, seed: intBelow(rng, 2 ** 32) })
+    if ((await badBlocks(vmId)) > 0 || outcome.damagedPoints.length > 0) await heal(vmId)
+    else await reports.publish(vmId)
+    const left = new Map((await store.proof(vmId)).map((disk) => [disk.diskId, disk.badBlocks]))
+    const damaged = (await store.points(vmId)).filter((point) => point.damaged)
+    return {
+      disks: outcome.disks.map(({ healedBlocks, ...disk }) => {
+        const badBlocks = left.get(disk.diskId) ?? disk.badBlocks
+        return { ...disk, badBlocks, healedBlocks: healedBlocks + Math.max(0, disk.badBlocks - badBlocks) }
+      }),
+      damagedPoints: damaged.map(({ epoch, seq }) => ({ epoch, seq })),
+    }
   }
 
   return {
@@ -130,22 +147,17 @@ export function createScrubber(options: ScrubberOptions): Scrubber {
       )
     },
     async verify({ vmId, percent }) {
-      const outcome = await store.verify({ vmId, percent, seed: intBelow(rng, 2 ** 32) })
-      if ((await badBlocks(vmId)) > 0) await heal(vmId)
-      else await reports.publish(vmId)
-      const left = new Map((await store.proof(vmId)).map((disk) => [disk.diskId, disk.badBlocks]))
-      const damaged = (await store.points(vmId)).filter((point) => point.damaged)
-      return {
-        disks: outcome.disks.map(({ diskId, checkedBlocks, totalBlocks, ...found }) => {
-          const badBlocks = left.get(diskId) ?? 0
-          const healedBlocks = found.healedBlocks + Math.max(0, found.badBlocks - badBlocks)
-          return { diskId, checkedBlocks, totalBlocks, badBlocks, healedBlocks }
-        }),
-        damagedPoints: damaged.map(({ epoch, seq }) => ({ epoch, seq })),
+      verifying.add(vmId)
+      try {
+        return await verify({ vmId, percent })
+      } finally {
+        verifying.delete(vmId)
+        // What it found stands for a moment before the next pass begins.
+        timetable.later(vmId)
+        onHealed(vmId)
       }
     },
     async run(signal) {
-      const timetable = new ScrubTimetable(clock)
       let replicas: Awaited<ReturnType<typeof store.list>> = []
       let listedMs = Number.NEGATIVE_INFINITY
       while (!signal.aborted) {
@@ -154,14 +166,15 @@ export function createScrubber(options: ScrubberOptions): Scrubber {
           replicas = await store.list().catch(() => replicas)
         }
         const next = timetable.next(replicas)
-        if (next?.waitMs === 0 && !server.isReceiving()) {
+        if (next && verifying.has(next.vmId)) timetable.later(next.vmId)
+        else if (next?.waitMs === 0 && !server.isReceiving()) {
           try {
             const done = await slice(next.vmId)
             if (timetable.took(next.vmId, done) === 'report') await reports.publish(next.vmId)
           } catch (error) {
             if (signal.aborted) return
             log.warn('a replica could not be read again', { vmId: next.vmId, error })
-            timetable.failed(next.vmId)
+            timetable.later(next.vmId)
           }
           continue
         }
@@ -175,4 +188,14 @@ export function createScrubber(options: ScrubberOptions): Scrubber {
 
 function newestOf(points: readonly PointReport[]): PointReport | undefined {
   return points.toSorted((a, b) => b.seq - a.seq)[0]
+}
+
+function healedMessage(vmId: VmId, { layers, blocks }: { layers: number; blocks: number }): string {
+  const what = [
+    ...(layers > 0
+      ? [`${layers} layer ${layers === 1 ? 'file' : 'files'} with wrong tables, size or name`]
+      : []),
+    ...(blocks > 0 ? [`${blocks} rotten ${blocks === 1 ? 'block' : 'blocks'}`] : []),
+  ]
+  return `${what.join(' and ')} of the replica of VM ${vmId} were found and healed; check the disk of this host`
 }

@@ -10,23 +10,19 @@ import { restoreNames } from './restore-names.ts'
 import { disksOf, type StoredLayer, storedLayers } from './stored-layers.ts'
 import { BEGINNING, verifyDisk } from './verify-disk.ts'
 
-/** True: something changed for the better. `abandonMerge`: no merge of the VM is going on when it returns. */
+/** Answers how many layers are right again. `abandonMerge`: no merge of the VM is going on when it returns. */
 export function* healLocally(
   context: ReplicaContext,
   { vmId, abandonMerge }: { readonly vmId: VmId; readonly abandonMerge: (vmId: VmId) => void },
-): Generator<void, boolean> {
+): Generator<void, number> {
   const damaged = wholeDamaged(context, vmId)
-  if (damaged.length === 0) return false
+  if (damaged.length === 0) return 0
   using _reading = context.readers.hold(vmId)
   abandonMerge(vmId)
-  const restored = yield* restoreNames(context, vmId, damaged)
-  let isBetter = restored.length > 0
+  yield* restoreNames(context, vmId, damaged)
   for (const stored of wholeDamaged(context, vmId)) {
     if (yield* isSound(context, stored)) context.catalog.damage.clearWhole(stored.key)
-    else if (stored.isKnown && !stored.inMerge) {
-      const { keptBlocks } = yield* rebuildLayer(context, stored)
-      isBetter ||= keptBlocks > 0
-    }
+    else if (stored.isKnown && !stored.inMerge) yield* rebuildLayer(context, stored)
   }
   // Only their tables were looked at so far.
   for (const [diskId, layers] of Map.groupBy(damaged, ({ key }) => key.diskId))
@@ -38,7 +34,7 @@ export function* healLocally(
       isWanted: () => true,
       onChecked: () => {},
     })
-  return isBetter
+  return Math.max(0, damaged.length - wholeDamaged(context, vmId).length)
 }
 
 function wholeDamaged(context: ReplicaContext, vmId: VmId): StoredLayer[] {

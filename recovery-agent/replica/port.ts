@@ -96,7 +96,10 @@ export interface VerifyOutcome {
     readonly checkedBlocks: number
     readonly totalBlocks: number
     readonly badBlocks: number
+    /** Damaged one by one, and right again. */
     readonly healedBlocks: number
+    /** Damaged as a whole, and right again. */
+    readonly healedLayers: number
   }[]
   readonly damagedPoints: readonly PointRef[]
 }
@@ -120,7 +123,7 @@ export interface RepairWanted {
 export interface StoreSteps {
   createOverlay(...args: Parameters<ReplicaStore['createOverlay']>): Generator<void, CreatedOverlay>
   verify(request: VerifyRequest): Generator<void, VerifyOutcome>
-  heal(vmId: VmId): Generator<void, boolean>
+  heal(vmId: VmId): Generator<void, number>
 }
 
 /**
@@ -191,8 +194,8 @@ export interface ReplicaStore {
   slowDownMs(vmId: VmId): number
   /** Reads stored blocks again, heals what can be healed here, and says what is left. */
   verify(request: VerifyRequest): VerifyOutcome
-  /** Names put back, layers written anew from their own clusters. True: something is better than before. */
-  heal(vmId: VmId): boolean
+  /** Names put back, layers written anew from their own clusters. Answers how many layers are right again. */
+  heal(vmId: VmId): number
   /** The rolling proof goes on for about so long. */
   scrub(vmId: VmId, budgetMs: number): ScrubSlice
   proof(vmId: VmId): readonly DiskProof[]

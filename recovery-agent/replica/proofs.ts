@@ -20,10 +20,12 @@ export class Proofs {
 
   *verify(request: VerifyRequest): Generator<void, VerifyOutcome> {
     replicaOrThrow(this.#context, request.vmId)
+    // A pass that goes on would say afterwards what it knew before.
+    if (request.percent >= 100) this.forget(request.vmId)
     return yield* verifyReplica(this.#context, { ...request, abandonMerge: this.#abandonMerge })
   }
 
-  *heal(vmId: VmId): Generator<void, boolean> {
+  *heal(vmId: VmId): Generator<void, number> {
     replicaOrThrow(this.#context, vmId)
     return yield* healLocally(this.#context, { vmId, abandonMerge: this.#abandonMerge })
   }

@@ -20,12 +20,7 @@ import type { StoredLayer } from './stored-layers.ts'
 /** Leaves looked for in one reading of the old file, about: some 100 MiB of memory. More are looked for in another. */
 const MAX_SOUGHT = 1 << 19
 
-export interface Rebuilt {
-  readonly keptBlocks: number
-  readonly lostBlocks: number
-}
-
-export function* rebuildLayer(context: ReplicaContext, stored: StoredLayer): Generator<void, Rebuilt> {
+export function* rebuildLayer(context: ReplicaContext, stored: StoredLayer): Generator<void, void> {
   const { catalog, clock, crash, files, log } = context
   const { key, path } = stored
   const temporary = path + repairSuffix
@@ -43,7 +38,6 @@ export function* rebuildLayer(context: ReplicaContext, stored: StoredLayer): Gen
   })
   const { vmId, diskId, seq } = key
   log.info('replica.layer-rebuilt', { vmId, diskId, seq, keptBlocks, lostBlocks: lost.length })
-  return { keptBlocks, lostBlocks: lost.length }
 }
 
 interface Written {

@@ -12,12 +12,12 @@ import type { StoredLayer } from './stored-layers.ts'
 /** Runs of up to 16 blocks that are hashed before a file is taken for a layer; the verification reads the rest. */
 const SAMPLE_RUNS = 4
 
-/** Answers the layers that are in their place again. `damaged`: whose files are not what they should be. */
+/** `damaged`: layers whose files are not what they should be. */
 export function* restoreNames(
   context: ReplicaContext,
   vmId: VmId,
   damaged: readonly StoredLayer[],
-): Generator<void, StoredLayer[]> {
+): Generator<void, void> {
   const { crash, files, log } = context
   const wanted = damaged.filter(({ isKnown, inMerge }) => isKnown && !inMerge)
   const moves: { from: string; stored: StoredLayer }[] = []
@@ -41,7 +41,6 @@ export function* restoreNames(
   }
   for (const folder of new Set(moves.flatMap(({ from, stored }) => [dirname(from), dirname(stored.path)])))
     files.syncFolder(folder)
-  return moves.map(({ stored }) => stored)
 }
 
 /** The other damaged layers' files first, then whatever has no name in the catalog. */

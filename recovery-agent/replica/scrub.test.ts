@@ -46,6 +46,26 @@ describe('the rolling proof', () => {
     expect(proof().provedAtMs).not.toBeNull()
   })
 
+  it('is at its end when somebody had everything read, wherever it was', () => {
+    expect(readSome()).toBe(false)
+    expect(proof()).toMatchObject({ provedAtMs: null })
+    const beganAtMs = Date.now()
+    fixture.store.verify({ vmId: testVm, percent: 100, seed: 1 })
+    expect(proof().percent).toBe(100)
+    expect(proof().provedAtMs).toBeGreaterThanOrEqual(beganAtMs)
+    fixture.reopen()
+    const { provedAtMs } = proof()
+    expect(proof().percent).toBe(100)
+    expect(readSome()).toBe(false)
+    expect(proof()).toMatchObject({ provedAtMs })
+    expect(proof().percent).toBeLessThan(100)
+  })
+
+  it('is not moved by a sample', () => {
+    fixture.store.verify({ vmId: testVm, percent: 50, seed: 1 })
+    expect(proof()).toMatchObject({ percent: 0, provedAtMs: null })
+  })
+
   it('reads a layer on while it is being merged', () => {
     let cycles = 0
     for (let block = 0; block < GROUPS; block++) vm.set(disk, block * 256 + 7, vm.block())

@@ -7,6 +7,7 @@ import type { DiskId, VmId } from '#shared/ids.ts'
 import type { DiskProof } from '#shared/messages/reports.ts'
 import type { ScrubRow } from './catalog.ts'
 import type { ReplicaContext } from './context.ts'
+import type { Damage } from './damage.ts'
 import type { ScrubSlice } from './port.ts'
 import { disksOf, storedLayers } from './stored-layers.ts'
 import { BEGINNING, type Cursor, verifyDisk } from './verify-disk.ts'
@@ -67,28 +68,40 @@ export class Scrub {
         onChecked: ({ blocks, next }) => {
           checkedBlocks += blocks
           this.#checkedBlocks += blocks
-          this.#put(diskId, { ...row, checkedBlocks, cursor: next })
+          putPass(this.#context, vmId, diskId, { ...row, checkedBlocks, cursor: next })
         },
       })
-      this.#put(diskId, { ...row, checkedBlocks, cursor: null, provedAtMs: this.#context.clock.now() })
+      endPass(this.#context, vmId, diskId)
     }
   }
 
   #begin(diskId: DiskId): void {
     const { provedAtMs } = this.#row(diskId)
     const beganAtMs = this.#context.clock.now()
-    this.#put(diskId, { checkedBlocks: 0, cursor: BEGINNING, beganAtMs, provedAtMs })
+    const pass = { checkedBlocks: 0, cursor: BEGINNING, beganAtMs, provedAtMs }
+    putPass(this.#context, this.#vmId, diskId, pass)
   }
 
   #row(diskId: DiskId): Pass {
     return passOf(this.#context, this.#vmId, diskId)
   }
+}
 
-  #put(diskId: DiskId, { checkedBlocks, cursor, beganAtMs, provedAtMs }: Pass): void {
-    const { seq, groupIndex } = cursor ?? OVER
-    const row = { vmId: this.#vmId, diskId, seq, groupIndex, checkedBlocks, beganAtMs, provedAtMs }
-    this.#context.catalog.putScrub({ ...row, checksum: checksumOf(row) })
-  }
+/** Every block of the disk was read: the pass that goes on is over, and whoever walks it begins another one. */
+export function endPass(context: ReplicaContext, vmId: VmId, diskId: DiskId): void {
+  const pass = passOf(context, vmId, diskId)
+  putPass(context, vmId, diskId, { ...pass, cursor: null, provedAtMs: context.clock.now() })
+}
+
+function putPass(
+  { catalog }: ReplicaContext,
+  vmId: VmId,
+  diskId: DiskId,
+  { checkedBlocks, cursor, beganAtMs, provedAtMs }: Pass,
+): void {
+  const { seq, groupIndex } = cursor ?? OVER
+  const row = { vmId, diskId, seq, groupIndex, checkedBlocks, beganAtMs, provedAtMs }
+  catalog.putScrub({ ...row, checksum: checksumOf(row) })
 }
 
 interface Pass {
@@ -126,20 +139,23 @@ function checksumOf({
 export function proofOf(context: ReplicaContext, vmId: VmId): DiskProof[] {
   const { catalog } = context
   const newest = catalog.chain(vmId).findLast(({ state }) => state === 'point')
-  const damages = catalog.damage.list(vmId)
   return (newest?.disks ?? []).map(({ diskId, sizeBytes }) => {
     const { cursor, checkedBlocks, provedAtMs } = passOf(context, vmId, diskId)
     const total = blocksOf(context, vmId, diskId)
-    const badBlocks = damages
-      .filter((damage) => damage.diskId === diskId)
-      .reduce(
-        (sum, damage) =>
-          sum + (damage.groupIndex === null ? wholeCount(context, damage) : damage.blockIndexes.length),
-        0,
-      )
+    const badBlocks = badBlocksOf(context, catalog.damage.list(vmId), diskId)
     const percent = cursor === null || total === 0 ? 100 : Math.min(100, (checkedBlocks / total) * 100)
     return { diskId, sizeBytes, percent, provedAtMs, badBlocks }
   })
+}
+
+export function badBlocksOf(context: ReplicaContext, damages: readonly Damage[], diskId: DiskId): number {
+  return damages
+    .filter((damage) => damage.diskId === diskId)
+    .reduce(
+      (sum, damage) =>
+        sum + (damage.groupIndex === null ? wholeCount(context, damage) : damage.blockIndexes.length),
+      0,
+    )
 }
 
 /** All of a layer of which no block can be trusted; one at least, when not even its number of blocks is known. */

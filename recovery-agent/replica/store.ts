@@ -257,7 +257,7 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
     return drained(this.steps.verify(request))
   }
 
-  heal(vmId: VmId): boolean {
+  heal(vmId: VmId): number {
     return drained(this.steps.heal(vmId))
   }
 

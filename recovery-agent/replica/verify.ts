@@ -2,10 +2,11 @@
 import type { DiskId, VmId } from '#shared/ids.ts'
 import { type Rng, seededRng } from '#shared/rng.ts'
 import type { ReplicaContext } from './context.ts'
+import type { Damage } from './damage.ts'
 import { damagedPointSeqs } from './damaged-points.ts'
 import { healLocally } from './heal.ts'
 import type { VerifyOutcome, VerifyRequest } from './port.ts'
-import { blocksOf, proofOf } from './scrub.ts'
+import { badBlocksOf, blocksOf, endPass } from './scrub.ts'
 import { disksOf } from './stored-layers.ts'
 import { BEGINNING, verifyDisk } from './verify-disk.ts'
 
@@ -14,6 +15,8 @@ export function* verifyReplica(
   { vmId, percent, seed, abandonMerge }: VerifyRequest & { readonly abandonMerge: (vmId: VmId) => void },
 ): Generator<void, VerifyOutcome> {
   context.catalog.lookAgain(vmId)
+  // Merges wait, so that what is said of all blocks is said of all blocks.
+  using _reading = context.readers.hold(vmId)
   const checked = new Map<DiskId, number>()
   for (const diskId of disksOf(context.catalog.chain(vmId))) {
     let checkedBlocks = 0
@@ -27,19 +30,21 @@ export function* verifyReplica(
       },
     })
     checked.set(diskId, checkedBlocks)
+    if (percent >= 100) endPass(context, vmId, diskId)
   }
-  const found = badBlocksOf(context, vmId)
+  const found = context.catalog.damage.list(vmId)
   yield* healLocally(context, { vmId, abandonMerge })
   const chain = context.catalog.chain(vmId)
   const damaged = damagedPointSeqs(context, vmId, chain)
-  const left = badBlocksOf(context, vmId)
+  const left = context.catalog.damage.list(vmId)
   return {
     disks: [...checked].map(([diskId, checkedBlocks]) => ({
       diskId,
       checkedBlocks,
       totalBlocks: blocksOf(context, vmId, diskId),
-      badBlocks: left.get(diskId) ?? 0,
-      healedBlocks: Math.max(0, (found.get(diskId) ?? 0) - (left.get(diskId) ?? 0)),
+      badBlocks: badBlocksOf(context, left, diskId),
+      healedBlocks: Math.max(0, singleBlocks(found, diskId) - singleBlocks(left, diskId)),
+      healedLayers: Math.max(0, wholeLayers(found, diskId) - wholeLayers(left, diskId)),
     })),
     damagedPoints: chain
       .filter(({ state, seq }) => state === 'point' && damaged.has(seq))
@@ -47,8 +52,12 @@ export function* verifyReplica(
   }
 }
 
-function badBlocksOf(context: ReplicaContext, vmId: VmId): ReadonlyMap<DiskId, number> {
-  return new Map(proofOf(context, vmId).map(({ diskId, badBlocks }) => [diskId, badBlocks]))
+function singleBlocks(damages: readonly Damage[], diskId: DiskId): number {
+  return damages.reduce((sum, damage) => sum + (damage.diskId === diskId ? damage.blockIndexes.length : 0), 0)
+}
+
+function wholeLayers(damages: readonly Damage[], diskId: DiskId): number {
+  return damages.filter((damage) => damage.diskId === diskId && damage.groupIndex === null).length
 }
 
 /** One block of each row of 100/percent blocks, anywhere in it: spread evenly, and never the same ones twice by design. */

@@ -123,7 +123,10 @@ export const agentCommands = {
           checkedBlocks: z.int(),
           totalBlocks: z.int(),
           badBlocks: z.int(),
+          /** Not what was attested when they were read, and right again; those whose layer could not be read do not count. */
           healedBlocks: z.int(),
+          /** Files with wrong tables, size or name, or none, that are right again. */
+          healedLayers: z.int().default(0),
         }),
       ),
       damagedPoints: z.array(pointRef),
