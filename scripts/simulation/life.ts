@@ -28,7 +28,7 @@ import type { Rng } from '#shared/rng.ts'
 import type { ServerIdentity } from '#shared/trust/identity-store.ts'
 import { type PointManifest, signManifest } from '#shared/trust/point-manifest.ts'
 import { remoteEngine, remoteStore, Worker } from './remote.ts'
-import { LifeClock, type Scheduler } from './scheduler.ts'
+import { LifeClock, type Scheduler, workingClock } from './scheduler.ts'
 import type { SimDisk } from './sim-disk.ts'
 import type { SimHypervisor } from './sim-hypervisor.ts'
 
@@ -189,7 +189,7 @@ export class Life {
     const { disk, log, watch } = this.#options
     const { crashPoint } = watch
     const files = disk.view(() => this.#isAlive)
-    const store = openReplicaStore({ dir: this.dir, clock: this.clock, log, crashPoint, files })
+    const store = openReplicaStore({ dir: this.dir, clock: workingClock(this.clock), log, crashPoint, files })
     this.#closing.push(() => store[Symbol.dispose]())
     return watch.store(store)
   }

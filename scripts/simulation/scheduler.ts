@@ -140,5 +140,24 @@ export class LifeClock implements Clock {
   }
 }
 
+/**
+ * The same clock for work that ends when its share of time is over: each time it looks, some has passed. Else a proof
+ * or a merge would be done whole in no time, and nothing would ever come between two of its steps.
+ */
+export function workingClock(clock: Clock): Clock {
+  let workedMs = 0
+  return {
+    now: () => clock.now(),
+    monotonicMs: () => {
+      workedMs += WORK_MS
+      return clock.monotonicMs() + workedMs
+    },
+    sleep: (ms, signal) => clock.sleep(ms, signal),
+  }
+}
+
+/** A group of blocks read from a disk. */
+const WORK_MS = 4
+
 /** Wall clock at the beginning of every history. */
 export const START_MS = 1_800_000_000_000
