@@ -21,7 +21,7 @@ export function unseenMs(input: {
   readonly frequencyMs: number
 }): number {
   const elapsedMs = input.nowMs - (input.lastCapturedAtMs ?? Number.POSITIVE_INFINITY)
-  // Never captured, or a clock that was set back: the interval is as good a guess as any.
+  // Never captured, or a clock that was set back: nothing better is known than the interval.
   return elapsedMs < 0 ? input.frequencyMs : elapsedMs
 }
 
