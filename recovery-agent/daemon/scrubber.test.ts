@@ -65,10 +65,11 @@ function scrubberWith(options: {
   clock: Clock
   raise?: RaiseEvent
   repair?: ScrubberOptions['server']['repair']
+  verify?: ScrubberOptions['store']['verify']
 }) {
   const { store } = fixture
   return createScrubber({
-    store: asRemote(store),
+    store: { ...asRemote(store), ...(options.verify ? { verify: options.verify } : {}) },
     server: {
       isReceiving: () => false,
       repair:
@@ -158,6 +159,26 @@ describe('the scrubber', () => {
     await scrubber.verify({ vmId: testVm, percent: 100 })
     expect(await scrubber.unhealable(testVm, 4)).toMatchObject({ code: 'replica-damaged' })
     expect(await scrubber.unhealable(testVm, 5)).toBeUndefined()
+  })
+
+  it('looks at the tables of a replica whose hash tree is damaged twice in a row', async () => {
+    const asked: number[] = []
+    const { store } = fixture
+    const clock = sleepingClock(() => true, new AbortController())
+    const looked = Promise.withResolvers<void>()
+    const scrubber = scrubberWith({
+      clock,
+      verify: async (request) => {
+        asked.push(request.percent)
+        looked.resolve()
+        return store.verify(request)
+      },
+    })
+    scrubber.treeDamaged(testVm)
+    expect(asked).toEqual([])
+    scrubber.treeDamaged(testVm)
+    await looked.promise
+    expect(asked).toEqual([0])
   })
 
   it('goes on with a healing that broke off once the next point has come', async () => {

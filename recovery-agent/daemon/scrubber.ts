@@ -31,6 +31,8 @@ export interface Scrubber {
   heal(vmId: VmId): Promise<void>
   /** A source is there, and may have what was lost. */
   sourceOpened(vmId: VmId): void
+  /** A transfer met a hash tree that contradicts itself; the store made it anew if it knew enough. */
+  treeDamaged(vmId: VmId): void
   /** After a point came: why the source has to synchronize anew; undefined: it need not. */
   unhealable(vmId: VmId, seq: number): Promise<HotsiteError | undefined>
   /** The rolling proof, until the signal. */
@@ -56,6 +58,8 @@ export function createScrubber(options: ScrubberOptions): Scrubber {
   const gone = new Map<VmId, number>()
   /** VMs whose healing broke off: it goes on when the next point has come, and with it a source that answers. */
   const unfinished = new Set<VmId>()
+  /** VMs whose hash tree was damaged when it was needed last. */
+  const withoutTree = new Set<VmId>()
   /** Somebody ordered their verification: the rolling pass keeps out of its way. */
   const verifying = new Set<VmId>()
   const timetable = new ScrubTimetable(clock)
@@ -103,8 +107,14 @@ export function createScrubber(options: ScrubberOptions): Scrubber {
     raise({ severity: 'critical', code: 'replica-damaged', message, vmId })
   }
 
-  const healInBackground = (vmId: VmId) => {
-    heal(vmId).catch((error: unknown) => log.warn('a replica could not be healed', { vmId, error }))
+  const inBackground = (vmId: VmId, healed: Promise<void>) => {
+    healed.catch((error: unknown) => log.warn('a replica could not be healed', { vmId, error }))
+  }
+
+  /** Leaves of layers that are not known are read from their files; a tree is made of them when it is needed next. */
+  async function learn(vmId: VmId): Promise<void> {
+    await healing.run(vmId, () => store.verify({ vmId, percent: 0, seed: 0 }))
+    await heal(vmId)
   }
 
   async function slice(vmId: VmId): Promise<ScrubSlice> {
@@ -133,9 +143,15 @@ export function createScrubber(options: ScrubberOptions): Scrubber {
 
   return {
     heal,
-    sourceOpened: healInBackground,
+    sourceOpened: (vmId) => inBackground(vmId, heal(vmId)),
+    treeDamaged(vmId) {
+      // Once is ordinary: the next attempt finds the tree made anew.
+      if (withoutTree.delete(vmId)) inBackground(vmId, learn(vmId))
+      else withoutTree.add(vmId)
+    },
     async unhealable(vmId, seq) {
-      if (unfinished.delete(vmId)) healInBackground(vmId)
+      withoutTree.delete(vmId)
+      if (unfinished.delete(vmId)) inBackground(vmId, heal(vmId))
       const since = gone.get(vmId)
       if (since === undefined || seq <= since) return undefined
       gone.delete(vmId)

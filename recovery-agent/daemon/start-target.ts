@@ -47,6 +47,7 @@ export async function startTarget({
     },
     onOpened: (vmId) => scrubber.sourceOpened(vmId),
     unhealable: (vmId, seq) => scrubber.unhealable(vmId, seq),
+    onTreeDamaged: (vmId) => scrubber.treeDamaged(vmId),
     onPace: createMergeAlarm(raise),
     onDiverged: (vmId, seq, diskIds) =>
       raise({

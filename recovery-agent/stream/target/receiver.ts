@@ -50,6 +50,8 @@ export interface ReceiverContext {
   readonly onOpened?: (vmId: VmId) => void
   /** Why the newest point cannot be what the source goes on from; undefined: it can. */
   readonly unhealable?: (vmId: VmId, seq: number) => Promise<HotsiteError | undefined>
+  /** A hash tree here contradicts itself. */
+  readonly onTreeDamaged?: (vmId: VmId) => void
   /** What the source was asked to add to each of its cycles; 0: nothing. */
   readonly onPace?: (vmId: VmId, slowMs: number) => void
   readonly onDiverged: (vmId: VmId, seq: number, diskIds: readonly string[]) => void
@@ -366,6 +368,7 @@ export class Receiver {
     const seq = state.kind === 'receiving' ? state.delta.header.seq : Number(details['seq'] ?? 0)
     const epoch = Number(details['epoch'] ?? (state.kind === 'closed' ? 0 : state.epoch))
     this.#log.warn('refused to the source', { code, seq, error })
+    if (code === 'tree-damaged') this.#context.onTreeDamaged?.(this.#vmId)
     await this.letGo()
     const diskIds = Array.isArray(details['diskIds']) ? details['diskIds'].map(String) : []
     this.#answer({ kind: 'replicaRefusal', body: { vmId: this.#vmId, code, message, epoch, seq, diskIds } })
