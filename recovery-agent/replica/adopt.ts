@@ -26,16 +26,16 @@ export interface AdoptRequest {
 const BATCH_BLOCKS = 16
 
 /** Takes the place of whatever chain the VM has here; the caller saw to it that nobody stands on that. */
-export function adoptDisks(context: ReplicaContext, request: AdoptRequest): void {
+export function* adoptDisks(context: ReplicaContext, request: AdoptRequest): Generator<void, void> {
   const { catalog, clock, crash, files, paths } = context
   const { vmId, epoch, disks } = request
   const ref = { epoch, seq: 0 }
   const before = catalog.chain(vmId)
-  const adopted = disks.map((disk) => {
-    const converted = convert(context, { vmId, ref, disk })
+  const adopted: Adopted[] = []
+  for (const disk of disks) {
+    adopted.push(yield* convert(context, { vmId, ref, disk }))
     crash('replica.adopt-disk-written')
-    return converted
-  })
+  }
   for (const { diskId } of disks) {
     const layer = paths.layer(vmId, diskId, ref)
     files.rename(layer + partSuffix, layer)
@@ -85,14 +85,14 @@ interface Adopted {
   readonly fileBytes: number
 }
 
-function convert(
+function* convert(
   { catalog, files, paths }: ReplicaContext,
   {
     vmId,
     ref,
     disk,
   }: { vmId: VmId; ref: { epoch: number; seq: number }; disk: AdoptRequest['disks'][number] },
-): Adopted {
+): Generator<void, Adopted> {
   const { diskId, sizeBytes } = disk
   files.ensureFolder(paths.diskFolder(vmId, diskId))
   const part = paths.layer(vmId, diskId, ref) + partSuffix
@@ -105,7 +105,12 @@ function convert(
       // Nothing of the chain that is about to be replaced.
       tree.resize(0)
       tree.resize(sizeBytes)
-      copyBlocks({ sizeBytes, read: (buffer, offsetBytes) => source.read(buffer, offsetBytes), writer, tree })
+      yield* copyBlocks({
+        sizeBytes,
+        read: (buffer, offsetBytes) => source.read(buffer, offsetBytes),
+        writer,
+        tree,
+      })
       writer.seal({ sizeBytes, backingName: null })
       return {
         disk: {
@@ -132,12 +137,12 @@ function convert(
   }
 }
 
-function copyBlocks(of: {
+function* copyBlocks(of: {
   sizeBytes: number
   read: (buffer: Buffer, offsetBytes: number) => void
   writer: LayerWriter
   tree: PendingTree
-}): void {
+}): Generator<void, void> {
   const blockCount = blockCountOf(of.sizeBytes)
   const buffer = Buffer.allocUnsafe(BATCH_BLOCKS * BLOCK_BYTES)
   for (let first = 0; first < blockCount; first += BATCH_BLOCKS) {
@@ -156,5 +161,8 @@ function copyBlocks(of: {
       blocks.push(block)
     }
     of.writer.put(indexes, blocks)
+    // No block comes again, so nothing has to be remembered of those that came.
+    of.writer.markDurable()
+    yield
   }
 }

@@ -1,3 +1,5 @@
+import { truncateSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { PayloadSlots, payloadMemory } from '#shared/blocks/payload-slots.ts'
@@ -48,6 +50,26 @@ async function prepare(vm: ModelVm, epoch = 1): Promise<void> {
 }
 
 describe('the replica store in a worker', () => {
+  it('serves other replicas while the disks of one are adopted', async () => {
+    const sizeBytes = 1 << 30
+    const path = join(dir.path, 'old.raw')
+    writeFileSync(path, '')
+    truncateSync(path, sizeBytes)
+    const order: string[] = []
+    const adopted = store
+      .adopt({
+        vmId: testVm,
+        epoch: 1,
+        sourceServerId: testServer,
+        policy: replicationPolicy.parse({}),
+        disks: [{ diskId: 'disk-0' as DiskId, sizeBytes, path }],
+      })
+      .then(() => order.push('adopted'))
+    await store.list().then(() => order.push('listed'))
+    await adopted
+    expect(order).toEqual(['listed', 'adopted'])
+  })
+
   it('takes a delta in pipelined batches', async () => {
     const vm = new ModelVm(seededRng(1), { 'disk-0': 600 * 65_536 })
     await prepare(vm)

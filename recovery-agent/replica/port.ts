@@ -121,6 +121,7 @@ export interface RepairWanted {
 
 /** What takes long is done in steps, between which whoever drives them may do something else. */
 export interface StoreSteps {
+  adopt(...args: Parameters<ReplicaStore['adopt']>): Generator<void, ReplicaState>
   createOverlay(...args: Parameters<ReplicaStore['createOverlay']>): Generator<void, CreatedOverlay>
   verify(request: VerifyRequest): Generator<void, VerifyOutcome>
   heal(vmId: VmId): Generator<void, number>

@@ -113,6 +113,8 @@ function* takeBlocks(
       keptBlocks += yield* takeFromAnywhere(missing, { writer, old, lost })
       missing = []
     }
+    // No block comes again, so nothing has to be remembered of those that came.
+    writer.markDurable()
     yield
   }
   if (old) keptBlocks += yield* takeFromAnywhere(missing, { writer, old, lost })

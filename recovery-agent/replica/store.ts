@@ -141,24 +141,23 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
   }
 
   adopt(request: AdoptRequest): ReplicaState {
-    return this.#attempt(() => {
-      const { vmId, epoch } = request
-      const existing = this.#settled(vmId)
-      if (existing) {
-        refuseOlderEpoch(existing, epoch)
-        const isDone =
-          existing.epoch === epoch &&
-          existing.state === 'active' &&
-          this.#context.catalog.chain(vmId).length > 0
-        if (isDone) return this.#stateOf(existing)
-        this.#refuseIfNeeded(existing, ['ready', 'creating'])
-        this.#receiver.discard(vmId)
-        this.#pruning.forget(vmId)
-      }
-      adoptDisks(this.#context, request)
-      sweep(this.#context, vmId)
-      return this.#stateOf(replicaOrThrow(this.#context, vmId))
-    })
+    return drained(this.steps.adopt(request))
+  }
+
+  *#adopt(request: AdoptRequest): Generator<void, ReplicaState> {
+    const { vmId, epoch } = request
+    const existing = this.#settled(vmId)
+    if (existing) {
+      refuseOlderEpoch(existing, epoch)
+      const isSame = existing.epoch === epoch && existing.state === 'active'
+      if (isSame && this.#context.catalog.chain(vmId).length > 0) return this.#stateOf(existing)
+      this.#refuseIfNeeded(existing, ['ready', 'creating'])
+      this.#receiver.discard(vmId)
+      this.#pruning.forget(vmId)
+    }
+    yield* adoptDisks(this.#context, request)
+    sweep(this.#context, vmId)
+    return this.#stateOf(replicaOrThrow(this.#context, vmId))
   }
 
   /** The replica, after a removal that a crash interrupted was finished. */
@@ -238,6 +237,7 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
   }
 
   readonly steps: StoreSteps = {
+    adopt: (request) => this.#steps(this.#adopt(request)),
     createOverlay: (request) => this.#steps(this.#createOverlay(request)),
     verify: (request) => this.#steps(this.#proofs.verify(request)),
     heal: (vmId) => this.#steps(this.#proofs.heal(vmId)),

@@ -65,7 +65,7 @@ function writerOrThrow(writerId: number): DeltaWriter {
   return writer
 }
 
-const stepwise = ['createOverlay', 'verify', 'heal'] as const satisfies readonly (keyof StoreSteps)[]
+const stepwise = ['adopt', 'createOverlay', 'verify', 'heal'] as const satisfies readonly (keyof StoreSteps)[]
 
 function isStepwise(method: string): method is (typeof stepwise)[number] {
   return stepwise.some((name) => name === method)
