@@ -43,7 +43,7 @@ export function* openStored(files: ReplicaFiles, stored: StoredLayer): Generator
       open: { stored, layer, [Symbol.dispose]: () => opened.close() },
     }
   } catch (error) {
-    if (!isReadError(error)) throw error
+    if (!isDiskError(error)) throw error
     return { kind: 'damaged', what: `it cannot be read: ${error.message}` }
   } finally {
     if (!keep) file?.close()
@@ -51,7 +51,7 @@ export function* openStored(files: ReplicaFiles, stored: StoredLayer): Generator
 }
 
 /** What the disk itself says when it has lost a sector. */
-function isReadError(error: unknown): error is Error {
+export function isDiskError(error: unknown): error is Error {
   return error instanceof Error && 'code' in error && error.code === 'EIO'
 }
 
@@ -152,13 +152,13 @@ function readAll(file: BlockFile, bytes: Buffer, cluster: number): Map<number, s
     file.read(bytes, cluster * CLUSTER_BYTES)
     return unread
   } catch (error) {
-    if (!isReadError(error)) throw error
+    if (!isDiskError(error)) throw error
   }
   for (let at = 0; at < bytes.length; at += CLUSTER_BYTES) {
     try {
       file.read(bytes.subarray(at, at + CLUSTER_BYTES), cluster * CLUSTER_BYTES + at)
     } catch (error) {
-      if (!isReadError(error)) throw error
+      if (!isDiskError(error)) throw error
       unread.set(at / CLUSTER_BYTES, `it cannot be read: ${error.message}`)
     }
   }

@@ -3,13 +3,17 @@ import { closeSync, openSync, readdirSync, renameSync, truncateSync, writeSync }
 import { basename, dirname } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { defined } from '#shared/assert.ts'
-import type { CrashPoint } from '#shared/crash-point.ts'
+import { systemClock } from '#shared/clock.ts'
+import { type CrashPoint, noCrash } from '#shared/crash-point.ts'
+import type { BlockFile } from '#shared/formats/block-file.ts'
 import { readLayer } from '#shared/formats/qcow2/layer-reader.ts'
 import type { DiskId } from '#shared/ids.ts'
+import { silentLog } from '#shared/log.ts'
 import { seededRng } from '#shared/rng.ts'
 import { hasTool } from '#shared/testing/tools.ts'
 import type { ReplicaCrashPoint } from './crash-points.ts'
-import { nodeFiles } from './files.ts'
+import { nodeFiles, type ReplicaFiles } from './files.ts'
+import { openReplicaStore } from './store.ts'
 import { StoreFixture } from './testing/fixture.ts'
 import { losingFiles } from './testing/losing-files.ts'
 import { ModelVm, prepareReplica, testVm } from './testing/model-vm.ts'
@@ -101,6 +105,51 @@ describe.skipIf(!hasTool('qemu-img'))('healing that dies on the way', () => {
     for (let round = 0; round < 4; round++) heal()
     expect(fixture.store.verify(full).damagedPoints).toEqual([])
     expect(fixture.verified()).toEqual([1, 2, 3])
+  })
+
+  it('of a place the disk has lost leaves that one damaged, and brings the others back', () => {
+    let lostAt: number | undefined
+    const files: ReplicaFiles = {
+      ...nodeFiles,
+      open(path, mode) {
+        const file = nodeFiles.open(path, mode)
+        if (mode !== 'write') return file
+        const write: BlockFile['write'] = (pieces, offsetBytes) => {
+          lostAt ??= offsetBytes
+          if (offsetBytes === lostAt) throw Object.assign(new Error('i/o error, write'), { code: 'EIO' })
+          file.write(pieces, offsetBytes)
+        }
+        return {
+          read: (target, offsetBytes) => file.read(target, offsetBytes),
+          write,
+          sync: () => file.sync(),
+          truncate: (sizeBytes) => file.truncate(sizeBytes),
+          sizeBytes: () => file.sizeBytes(),
+          punchHole: (offsetBytes, bytes) => file.punchHole(offsetBytes, bytes),
+          close: () => file.close(),
+        }
+      },
+    }
+    const lost = path(2)
+    const file = nodeFiles.open(lost, 'read')
+    const clusters = [...readLayer(file, lost).map.entries()].flatMap(([, state]) =>
+      state > 0 ? [state] : [],
+    )
+    file.close()
+    const fd = openSync(lost, 'r+')
+    for (const cluster of clusters.slice(0, 3)) writeSync(fd, Buffer.alloc(9, 0x5a), 0, 9, cluster * 65_536)
+    closeSync(fd)
+    fixture.store.verify(full)
+    fixture.store[Symbol.dispose]()
+    fixture.store = openReplicaStore({
+      dir: fixture.dir,
+      clock: systemClock,
+      log: silentLog,
+      crashPoint: noCrash,
+      files,
+    })
+    askSource()
+    expect(fixture.store.proof(testVm)[0]?.badBlocks).toBe(1)
   })
 
   it('that finds no room leaves nothing behind, and is repeated when there is some', () => {

@@ -3,6 +3,7 @@ import { GROUP_CHILDREN, HASH_BYTES, leafOf } from '#shared/blocks/hash-tree.ts'
 import { CLUSTER_BYTES } from '#shared/formats/qcow2/header.ts'
 import { lookUpBlock } from '#shared/formats/qcow2/lookup.ts'
 import type { DiskId, VmId } from '#shared/ids.ts'
+import { isDiskError } from './check-layer.ts'
 import type { ReplicaContext } from './context.ts'
 import type { RepairWanted } from './port.ts'
 import { type StoredLayer, storedLayers } from './stored-layers.ts'
@@ -98,6 +99,11 @@ function healBlock(
     const again = Buffer.alloc(CLUSTER_BYTES)
     file.read(again, cluster * CLUSTER_BYTES)
     if (!leafOf(again).equals(leaf)) return false
+  } catch (error) {
+    if (!isDiskError(error)) throw error
+    // The place is lost, not the block's neighbours: it counts as one nobody can bring back.
+    log.warn('replica.place-lost', { vmId: key.vmId, diskId: key.diskId, seq: key.seq, blockIndex, error })
+    return false
   } finally {
     file.close()
   }
