@@ -1,6 +1,7 @@
 /** What is done to hosts, disks, clocks and the line. */
 
 import { background } from './background.ts'
+import { damageRow, databaseNames, fillDatabase, makeRoom } from './databases.ts'
 import type { Host } from './host.ts'
 import { prove } from './operate.ts'
 import { downMs, type FaultKind, pick } from './plan.ts'
@@ -48,6 +49,15 @@ export function inject(world: World, kind: FaultKind): void {
     case 'disk-full':
       fill(world, pick(rng, world.hosts))
       return
+    case 'database-full':
+      fillOneDatabase(world, pick(rng, world.hosts))
+      return
+    case 'rows-rot':
+      rotRow(world, pick(rng, world.hosts))
+      return
+    case 'buffer-lost':
+      loseBuffer(world, pick(rng, world.hosts))
+      return
     case 'clock-jump':
       pick(rng, world.hosts).skewMs += pick(rng, [-7_200_000, -45_000, 45_000, 7_200_000])
       return
@@ -71,8 +81,49 @@ function fill(world: World, { disk }: Host): void {
   world.isTroubled = true
   world.scheduler.after(60_000 + world.below(900_000), () => {
     disk.roomBytes = undefined
-    world.isTroubled = world.vms.some((vm) => vm.rot !== 'none')
+    world.judgeTrouble()
   })
+}
+
+/** A few pages more, and then SQLite says that there is no room; after a while there is. */
+function fillOneDatabase(world: World, host: Host): void {
+  const { life } = host
+  if (!life) return
+  const name = pick(world.rng, databaseNames)
+  if (!fillDatabase(life.dir, name, world.below(4))) return
+  world.note(`${name} of ${host.name} is full`)
+  world.isTroubled = true
+  world.scheduler.after(60_000 + world.below(900_000), () => {
+    makeRoom(life.dir)
+    world.judgeTrouble()
+  })
+}
+
+/** What is found damaged is not used: rows of a replica come back from what lies beside it, those of a buffer from the disks. */
+function rotRow(world: World, host: Host): void {
+  const { life } = host
+  if (!life?.parts) return
+  const name = pick(world.rng, databaseNames)
+  const what = damageRow(life.dir, name, [world.below(1000), world.below(1000), world.below(1000)])
+  world.note(`rot in ${name} of ${host.name}: ${what}`)
+  world.hasRottenRows = true
+  world.isTroubled = true
+  for (const vm of world.vms) {
+    const side = name === 'buffer.db' ? vm.source : vm.target
+    if (side !== host) continue
+    for (const cause of explainedByRows[name]) for (let n = 0; n < 2; n++) expectCause(vm, cause)
+  }
+}
+
+const explainedByRows = {
+  'buffer.db': ['buffer-damaged', 'tree-damaged'],
+  'replica.db': ['diverged', 'replica-damaged'],
+} as const
+
+function loseBuffer(world: World, host: Host): void {
+  if (!host.life) return
+  for (const vm of world.vms) if (vm.source === host) expectCause(vm, 'buffer-lost')
+  world.kill(host, { power: false, downMs: downMs(world.rng), losesBuffer: true })
 }
 
 /** One bit of a layer turns, data or table. Somebody has the replica proved a while later, if the scrub did not find it. */

@@ -4,7 +4,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { PointReport } from '#shared/messages/reports.ts'
 import { background } from './background.ts'
+import { followDatabases, makeRoom } from './databases.ts'
 import { inject } from './faults.ts'
+import { pointsOf } from './listed-points.ts'
 import { useNativeSignatures } from './native-signatures.ts'
 import { operate, prove } from './operate.ts'
 import { judgePoints } from './oracle.ts'
@@ -43,6 +45,7 @@ export function simulationFolder(): string {
 
 export async function runHistory({ seed, trace }: HistoryOptions): Promise<HistoryReport> {
   useNativeSignatures()
+  followDatabases()
   const started = process.cpuUsage()
   const plan = planHistory(seed, crashNames)
   const dir = simulationFolder()
@@ -147,6 +150,7 @@ export async function convergeInPeace(world: World): Promise<void> {
   link.latencyMs = 2
   link.setSilent(false)
   for (const { disk } of world.hosts) disk.roomBytes = undefined
+  for (const { life } of world.hosts) if (life) makeRoom(life.dir)
   for (const host of world.hosts) if (!host.life) void world.switchOn(host)
   for (const vm of world.vms) if (vm.rot !== 'none') background(world, prove(world, vm))
   const deadlineMs = scheduler.nowMs + PEACE_LIMIT_MS
@@ -189,8 +193,9 @@ async function stayCurrent(world: World): Promise<void> {
 }
 
 function newestOf(vm: ProtectedVm): PointReport | undefined {
-  const points = vm.target.parts?.store.points(vm.vmId) ?? []
-  return points.toSorted((a, b) => a.seq - b.seq).at(-1)
+  return pointsOf(vm)
+    .toSorted((a, b) => a.seq - b.seq)
+    .at(-1)
 }
 
 /** The newest point holds the last change of the guest. */
@@ -206,8 +211,8 @@ function isPruned(vm: ProtectedVm): boolean {
 }
 
 /** Merging waits for what may still be healed. */
-function isDamaged({ target, vmId }: ProtectedVm): boolean {
-  return target.parts?.store.points(vmId).some(({ damaged }) => damaged) ?? false
+function isDamaged(vm: ProtectedVm): boolean {
+  return pointsOf(vm).some(({ damaged }) => damaged)
 }
 
 export function judgeRest(world: World): void {

@@ -115,13 +115,14 @@ export class Host {
   }
 
   /** What is in memory is gone. Without power, also what was not synced. */
-  kill({ power, rng }: { readonly power: boolean; readonly rng: Rng }): { sectors: number; names: number } {
+  kill(how: { power: boolean; losesBuffer: boolean; rng: Rng }): { sectors: number; names: number } {
+    const { power, losesBuffer, rng } = how
     const life = this.#life
     if (!life) return { sectors: 0, names: 0 }
     this.#life = undefined
     this.kills++
     life.kill()
-    this.#keepDatabases(life.dir)
+    this.#keepDatabases(life.dir, losesBuffer)
     const lost = power ? this.disk.losePower(rng) : { sectors: 0, names: 0 }
     const { link, scheduler } = this.#options
     link.endOf(this.serverId, power)
@@ -140,12 +141,13 @@ export class Host {
   }
 
   /** Databases and their journals as they are at this instant, for the next life; shared memory dies with the process. */
-  #keepDatabases(dir: string): void {
+  #keepDatabases(dir: string, losesBuffer: boolean): void {
     this.#lives++
     const next = this.#dirOf(this.#lives)
     mkdirSync(next, { recursive: true })
     for (const name of readdirSync(dir))
-      if (name.includes('.db') && !name.endsWith('-shm')) copyFileSync(join(dir, name), join(next, name))
+      if (name.includes('.db') && !name.endsWith('-shm') && !(losesBuffer && name.startsWith('buffer.db')))
+        copyFileSync(join(dir, name), join(next, name))
   }
 
   #dirOf(life: number): string {

@@ -27,6 +27,7 @@ import type { CommandHandlers, CommandRequest } from '#shared/messages/commands.
 import type { Rng } from '#shared/rng.ts'
 import type { ServerIdentity } from '#shared/trust/identity-store.ts'
 import { type PointManifest, signManifest } from '#shared/trust/point-manifest.ts'
+import { forgetDatabases } from './databases.ts'
 import { remoteEngine, remoteStore, Worker } from './remote.ts'
 import { LifeClock, type Scheduler, workingClock } from './scheduler.ts'
 import type { SimDisk } from './sim-disk.ts'
@@ -121,6 +122,7 @@ export class Life {
   }
 
   close(): void {
+    forgetDatabases(this.dir)
     for (const close of this.#closing.toReversed()) {
       try {
         close()

@@ -1,6 +1,7 @@
 /** What operators and guests do meanwhile. */
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import { type OverlayId, overlayId } from '#shared/ids.ts'
+import { pointsOf } from './listed-points.ts'
 import { diskBytes, type Operation, pick, randomPolicy } from './plan.ts'
 import { failOver, judgeOverlay, startVm } from './protect.ts'
 import { expectCause, type ProtectedVm, pointName } from './protected-vm.ts'
@@ -89,7 +90,7 @@ async function pause(world: World, vm: ProtectedVm): Promise<void> {
 }
 
 async function pin(world: World, vm: ProtectedVm, pinned: boolean): Promise<void> {
-  const points = vm.target.parts?.store.points(vm.vmId) ?? []
+  const points = pointsOf(vm)
   const chosen = points.filter((point) => point.pinned !== pinned)
   if (chosen.length === 0) return
   const point = pick(world.rng, chosen)
@@ -102,7 +103,7 @@ async function pin(world: World, vm: ProtectedVm, pinned: boolean): Promise<void
 }
 
 async function createOverlay(world: World, vm: ProtectedVm): Promise<void> {
-  const points = vm.target.parts?.store.points(vm.vmId) ?? []
+  const points = pointsOf(vm)
   if (points.length === 0 || vm.guest.isOff) return
   const { epoch, seq } = pick(world.rng, points)
   const id = overlayId.parse(`test-${world.below(2 ** 30)}`)

@@ -3,6 +3,7 @@ import { BLOCK_BYTES, blockCountOf } from '#shared/blocks/block.ts'
 import type { PointReport } from '#shared/messages/reports.ts'
 import { type DiskImage, orderViolation } from './guest.ts'
 import { ChainReader } from './layer-file.ts'
+import { pointsOf } from './listed-points.ts'
 import { type ProtectedVm, pointName } from './protected-vm.ts'
 import type { Truth } from './truth.ts'
 
@@ -12,9 +13,8 @@ const zeros = Buffer.alloc(BLOCK_BYTES)
 
 /** Every point that is listed, or only the newest, against the guest; and that no point is missing. Nothing while the target is off. */
 export function judgePoints(truth: Truth, vm: ProtectedVm, which: 'all' | 'newest'): void {
-  const parts = vm.target.parts
-  if (!parts) return
-  const points = parts.store.points(vm.vmId).toSorted((a, b) => a.seq - b.seq)
+  if (!vm.target.parts) return
+  const points = pointsOf(vm).toSorted((a, b) => a.seq - b.seq)
   judgeListed(truth, vm, points)
   for (const point of which === 'all' ? points : points.slice(-1)) judgePoint(truth, vm, point)
 }

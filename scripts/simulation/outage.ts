@@ -73,7 +73,7 @@ export async function runOutage(seed: number): Promise<OutageReport> {
       violations: world.truth.violations,
     }
   } finally {
-    for (const host of world.hosts) host.kill({ power: false, rng: world.rng })
+    for (const host of world.hosts) host.kill({ power: false, losesBuffer: false, rng: world.rng })
     await scheduler.runUntil(scheduler.nowMs + 1)
     rmSync(dir, { recursive: true, force: true })
   }

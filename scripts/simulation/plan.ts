@@ -20,6 +20,9 @@ export const faultKinds = [
   'tracker-lost',
   'memory-spoils',
   'rot',
+  'database-full',
+  'rows-rot',
+  'buffer-lost',
 ] as const
 export type FaultKind = (typeof faultKinds)[number]
 
@@ -66,7 +69,7 @@ export interface HistoryPlan {
 
 const MiB = 2 ** 20
 /** Copy cycles of a history, roughly: what a seed costs. */
-const CYCLES = 16
+const CYCLES = 14
 
 /** Consecutive seeds walk through the crash points, so that every few dozen seeds pass each of them. */
 export function planHistory(seed: number, crashNames: readonly string[]): HistoryPlan {

@@ -6,6 +6,7 @@ import type { PointRef } from '#shared/messages/commands.ts'
 import type { ReplicationPolicy } from '#shared/messages/policy.ts'
 import { seededRng } from '#shared/rng.ts'
 import { type DiskImage, Guest, type Load } from './guest.ts'
+import { pointsOf } from './listed-points.ts'
 import { judgePoints } from './oracle.ts'
 import { expectCause, type ProtectedVm, pointName } from './protected-vm.ts'
 import { CLUSTER_BYTES } from './sim-disk.ts'
@@ -88,7 +89,7 @@ export async function startVm(world: World, vm: ProtectedVm, cause: 'initial' | 
  */
 export async function failOver(world: World, vm: ProtectedVm): Promise<boolean> {
   const { target, source, vmId: id } = vm
-  const points = target.parts?.store.points(id) ?? []
+  const points = pointsOf(vm)
   if (points.length === 0 || vm.rot === 'unproved' || points.some(({ damaged }) => damaged)) return false
   const epoch = vm.epoch + 1
   world.note(`${id} fails over to ${target.name} at epoch ${epoch}`)
@@ -129,7 +130,7 @@ export async function failOver(world: World, vm: ProtectedVm): Promise<boolean> 
 
 async function listedNow(world: World, vm: ProtectedVm): Promise<string[]> {
   while (!vm.target.parts) await world.scheduler.sleep(1_000)
-  return vm.target.parts?.store.points(vm.vmId).map(pointName) ?? []
+  return pointsOf(vm).map(pointName)
 }
 
 interface Served {

@@ -9,6 +9,7 @@ import { BLOCK_BYTES, blockCountOf } from '#shared/blocks/block.ts'
 import type { VmId } from '#shared/ids.ts'
 import type { ResyncCause } from '#shared/messages/commands.ts'
 import { decideRetention, type RetentionDecision, retentionOf } from '#shared/policy/retention.ts'
+import { pointsIn } from './listed-points.ts'
 import { type ProtectedVm, pointName } from './protected-vm.ts'
 import type { Truth } from './truth.ts'
 
@@ -161,9 +162,10 @@ function noteDroppable(vm: ProtectedVm, store: ReplicaStore): void {
 
 /** What retention says of every point that is listed. */
 export function decisionsNow({ vmId }: ProtectedVm, store: ReplicaStore): readonly RetentionDecision[] {
+  const listed = pointsIn(store, vmId)
   const policy = store.get(vmId)?.policy
   if (!policy) return []
-  const points = store.points(vmId).map((point) => ({
+  const points = listed.map((point) => ({
     ...point,
     inUse: point.overlays.length > 0,
     suspect: point.suspect !== null,

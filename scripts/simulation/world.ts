@@ -69,6 +69,8 @@ export class World {
   readonly turning = new Set<ProtectedVm>()
   /** Disks may refuse and processes may die: what goes wrong then is no surprise. */
   isTroubled = false
+  /** What a damaged row leads to is said at any time after it. */
+  hasRottenRows = false
   /** No more faults, no more writes: everything must come right by itself. */
   isPeaceful = false
   /** Orders that are not carried out yet. */
@@ -107,6 +109,11 @@ export class World {
     return this.vms.find((vm) => vm.vmId === vmId)
   }
 
+  /** Some disk or database still refuses, or says what it found. */
+  judgeTrouble(): void {
+    this.isTroubled = this.hasRottenRows || this.vms.some((vm) => vm.rot !== 'none')
+  }
+
   chance(probability: number): boolean {
     return this.rng.next() < probability
   }
@@ -116,9 +123,12 @@ export class World {
   }
 
   /** Off at this instant, on again after `downMs`. */
-  kill(host: Host, { power, downMs }: { readonly power: boolean; readonly downMs: number }): void {
+  kill(
+    host: Host,
+    { power, downMs, losesBuffer = false }: { power: boolean; downMs: number; losesBuffer?: boolean },
+  ): void {
     if (!host.life) return
-    const lost = host.kill({ power, rng: this.rng })
+    const lost = host.kill({ power, losesBuffer, rng: this.rng })
     this.note(
       `${host.name} ${power ? 'without power' : 'killed'}: ${lost.sectors} sectors, ${lost.names} names went back`,
     )
