@@ -5,7 +5,7 @@
 import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { startWhenRoom } from '#recovery-agent/daemon/start-when-room.ts'
 import { type OtherVm, protectOther } from '#recovery-agent/testing/many-vms.ts'
 import {
@@ -36,6 +36,8 @@ const fast: Clock = {
 const patient = { handshakeTimeoutMs: 10_000 * speed, heartbeatIntervalMs: 15_000 * speed }
 const never = new AbortController().signal
 const waitMs = 60_000
+/** Every wait has its own, shorter bound. */
+vi.setConfig({ testTimeout: 180_000, hookTimeout: 180_000 })
 const policy = { copyFrequencySeconds: 30, retentionPoints: 6, compression: false } as const
 
 const canRun = mayMount() && hasTool('qemu-img')
@@ -114,14 +116,19 @@ async function expectGoesOn({ hosts, broken }: Site, orderedSyncs: number): Prom
   expect(broken).toEqual([])
 }
 
-const gone: string[] = []
+/** Also of tests that failed half way. */
+const made: { readonly dir: string; readonly disk: SmallDisk }[] = []
 const diskAt = (name: string, sizeMiB: number, sub = '') => {
   const dir = mkdtempSync(join(tmpdir(), `hotsite-full-${name}-`))
-  gone.push(dir)
-  return mountSmallDisk(join(dir, sub), sizeMiB)
+  const disk = mountSmallDisk(join(dir, sub), sizeMiB)
+  made.push({ dir, disk })
+  return disk
 }
 afterAll(() => {
-  for (const dir of gone) rmSync(dir, { recursive: true, force: true })
+  for (const { dir, disk } of made) {
+    disk[Symbol.dispose]()
+    rmSync(dir, { recursive: true, force: true })
+  }
 })
 
 describe.skipIf(!canRun)(`the disk of the replicas is full${why}`, () => {
@@ -162,7 +169,6 @@ describe.skipIf(!canRun)(`the disk of the replicas is full${why}`, () => {
   })
   afterAll(async () => {
     await site[Symbol.asyncDispose]()
-    disk[Symbol.dispose]()
   })
 
   /** Points that were there stay, and the other VM of these hosts goes on. */
@@ -319,7 +325,6 @@ describe.skipIf(!canRun)(`the disk of the buffer and of state.db is full${why}`,
   afterEach(() => disk.relieve())
   afterAll(async () => {
     await site[Symbol.asyncDispose]()
-    disk[Symbol.dispose]()
   })
 
   // Each delta is larger than the ones before: what those left free inside buffer.db is used first.
@@ -391,14 +396,23 @@ describe.skipIf(!canRun)(`the disk of the buffer and of state.db is full${why}`,
     await expectSaid(hosts, disk.path)
     await hosts.west.start({ overrides: { channelLimits: patient } })
     watch(hosts.west, site.broken)
+    await until(
+      'everything that waited is acknowledged',
+      () => {
+        const { ackedSeq, bufferedBytes } = hosts.east.report(VM)
+        return ackedSeq >= seen && bufferedBytes < mib
+      },
+      waitMs,
+    )
+    // buffer.db keeps its size: a VM whose snapshot has to be copied finds room only when somebody makes it.
+    disk.grow(160)
     await expectGoesOn(site, 0)
-    expect(hosts.east.report(VM).bufferedBytes).toBeLessThan(mib)
   })
 })
 
 describe.skipIf(!canRun)(`the scratch is full${why}`, () => {
   it('the guest runs on, VMs that need no copy go on, and the synchronization follows', async () => {
-    using disk = diskAt('scratch', 2, 'data/snapshots')
+    const disk = diskAt('scratch', 2, 'data/snapshots')
     const dataDir = join(disk.path, '..')
     await using site = await openSite(dataDir, { config: { east: { dataDir } } })
     const { hosts } = site
