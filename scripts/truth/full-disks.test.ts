@@ -8,113 +8,32 @@ import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { startWhenRoom } from '#recovery-agent/daemon/start-when-room.ts'
 import { type OtherVm, protectOther } from '#recovery-agent/testing/many-vms.ts'
-import {
-  compareImages,
-  type TestHost,
-  type TwoHosts,
-  twoHosts,
-  until,
-  VM,
-} from '#recovery-agent/testing/two-hosts.ts'
-import { type Clock, systemClock } from '#shared/clock.ts'
+import { compareImages, until, VM } from '#recovery-agent/testing/two-hosts.ts'
 import { counterOf } from '#shared/folder/testing/test-fabric.ts'
 import { overlayId } from '#shared/ids.ts'
 import { silentLog } from '#shared/log.ts'
 import { replicationPolicy } from '#shared/messages/policy.ts'
-import type { ReplicationReport } from '#shared/messages/reports.ts'
-import { hasTool } from '#shared/testing/tools.ts'
-import { mayMount, mountSmallDisk, type SmallDisk } from './small-disk.ts'
+import {
+  betweenCycles,
+  canRun,
+  expectGoesOn,
+  expectSaid,
+  fast,
+  mib,
+  never,
+  openSite,
+  patient,
+  pointsOf,
+  policy,
+  type Site,
+  waitMs,
+  watch,
+  why,
+} from './full-disk-site.ts'
+import { mountSmallDisk, type SmallDisk } from './small-disk.ts'
 
-const mib = 2 ** 20
-const speed = 30
-/** Copies every second, and no pause between attempts is longer. */
-const fast: Clock = {
-  now: systemClock.now,
-  monotonicMs: () => systemClock.monotonicMs() * speed,
-  sleep: (ms, signal) => systemClock.sleep(ms / speed, signal),
-}
-const patient = { handshakeTimeoutMs: 10_000 * speed, heartbeatIntervalMs: 15_000 * speed }
-const never = new AbortController().signal
-const waitMs = 60_000
 /** Every wait has its own, shorter bound. */
 vi.setConfig({ testTimeout: 180_000, hookTimeout: 180_000 })
-const policy = { copyFrequencySeconds: 30, retentionPoints: 6, compression: false } as const
-
-const canRun = mayMount() && hasTool('qemu-img')
-const why = canRun ? '' : ' (left out: mounting small file systems takes root, and the judge is qemu-img)'
-
-interface Site extends AsyncDisposable {
-  readonly hosts: TwoHosts
-  readonly dir: string
-  /** Daemons that gave up, of all lives so far. */
-  readonly broken: string[]
-}
-
-type Places = NonNullable<NonNullable<Parameters<typeof twoHosts>[0]>['config']>
-
-async function openSite(dir: string, options: { config: Places }): Promise<Site> {
-  const overrides = { channelLimits: patient }
-  const hosts = await twoHosts({ ...options, eastClock: fast, westClock: fast, eastOverrides: overrides })
-  const broken: string[] = []
-  for (const host of [hosts.east, hosts.west]) watch(host, broken)
-  return {
-    hosts,
-    dir,
-    broken,
-    async [Symbol.asyncDispose]() {
-      await hosts[Symbol.asyncDispose]()
-    },
-  }
-}
-
-function watch({ agent, name }: TestHost, broken: string[]): void {
-  void agent.broken.then((error) => broken.push(`${name}: ${error.message}`))
-}
-
-const pointsOf = async ({ west }: TwoHosts) =>
-  (await west.agent.store.points(VM)).map(({ seq }) => seq).toSorted((a, b) => a - b)
-
-/** Right after a copy cycle: a VM that is off and written to while it is read would be copied the next time. */
-async function betweenCycles({ east }: TwoHosts, change: () => void): Promise<void> {
-  const { sealedSeq } = east.report(VM)
-  await until('a copy cycle ends', () => east.report(VM).sealedSeq > sealedSeq, waitMs)
-  change()
-}
-
-/** The report of the source says what is full and in which folder, and there is an event that says the same. */
-async function expectSaid({ east }: TwoHosts, dir: string): Promise<ReplicationReport> {
-  const report = await until(
-    `${dir} is said to be full`,
-    () => {
-      const found = east.report(VM)
-      return found.error?.code === 'disk-full' && found.error.message.includes(dir) && found
-    },
-    waitMs,
-  )
-  const said = east.events().filter(({ code }) => code === 'disk-full')
-  expect(said.map(({ message }) => message).join()).toContain(`no room left in ${dir}`)
-  return report
-}
-
-/** Everything that was written arrives, without anybody's help, and nothing was compared anew but what was ordered. */
-async function expectGoesOn({ hosts, broken }: Site, orderedSyncs: number): Promise<void> {
-  const { east } = hosts
-  const since = east.report(VM).sealedSeq
-  await until(
-    'replication goes on',
-    () => {
-      const { ackedSeq, sealedSeq, error } = east.report(VM)
-      // The second one from now: it began after whatever was written before.
-      return error === null && ackedSeq === sealedSeq && ackedSeq >= since + 2
-    },
-    waitMs,
-  )
-  const { seq } = await hosts.compareNewest()
-  expect(seq).toBeGreaterThanOrEqual(since + 2)
-  const resyncs = east.events().filter(({ code }) => code === 'replication-resync')
-  expect(resyncs).toHaveLength(orderedSyncs)
-  expect(broken).toEqual([])
-}
 
 /** Also of tests that failed half way. */
 const made: { readonly dir: string; readonly disk: SmallDisk }[] = []
