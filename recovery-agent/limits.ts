@@ -32,6 +32,8 @@ export const limits = {
   syncRangeGroups: 4,
   /** Answers about ranges asked for before they are needed, to hide the round trip. */
   syncRangesAhead: 4,
+  /** Batches of a delta read while an earlier one is sent. */
+  batchesAhead: 2,
   /** Groups read while an earlier one is sent: at most 16 MiB each. */
   syncGroupsAhead: 2,
   /**

@@ -22,6 +22,7 @@ import { BufferOverflow, DeltaWriter } from './delta-writer.ts'
 import { type DiskTree, openDiskTrees, storeDiskTrees } from './disk-trees.ts'
 import { startOfWalk } from './disk-walk.ts'
 import type { EngineDeps } from './engine-deps.ts'
+import type { KeptPayload, NewestPayload } from './kept-payload.ts'
 import { READ_BYTES } from './limits.ts'
 import { Pace } from './pace.ts'
 import type { CaptureOptions } from './port.ts'
@@ -42,6 +43,8 @@ export interface CaptureFinding {
 export interface CycleRequest {
   readonly vm: VmRow
   readonly compress: boolean
+  /** Where the payload of this delta may stay until it is sent. */
+  readonly kept: NewestPayload
   readonly proof: ProofWish
   readonly writes: CaptureOptions['writes']
   /** Since the cycle before; 0: not known. */
@@ -78,12 +81,13 @@ export async function runCaptureCycle(deps: EngineDeps, request: CycleRequest): 
   const { vm, hold } = request
   const { fabricVmId, sealedSeq } = vm
   using collector = new Collector()
+  using kept = request.kept.open()
   const snapshot = await deps.hypervisor.openSnapshot({ fabricVmId, hold, seq: sealedSeq + 1 })
   let cycle: Cycle
   let intact = false
   try {
     deps.crashPoint('capture.snapshot-open')
-    cycle = openCycle(deps, request, { snapshot, collector })
+    cycle = openCycle(deps, request, { snapshot, collector, kept })
     await readChanges(deps, { ...request, cycle, snapshot })
   } finally {
     intact = snapshot.close().intact
@@ -94,19 +98,26 @@ export async function runCaptureCycle(deps: EngineDeps, request: CycleRequest): 
   const delta = cycle.writer.finish()
   const captureMs = deps.clock.monotonicMs() - startedMs
   const header = headerOf(cycle, { snapshot, vm, captureMs, writes: request.writes })
-  return seal(deps, { vm, delta, header, cycle })
+  const outcome = seal(deps, { vm, delta, header, cycle })
+  if (outcome.kind === 'sealed') kept.sealed(delta)
+  return outcome
 }
 
 function openCycle(
   deps: EngineDeps,
   { vm, compress, onWriting }: CycleRequest,
-  { snapshot, collector }: { readonly snapshot: Snapshot; readonly collector: Collector },
+  {
+    snapshot,
+    collector,
+    kept,
+  }: { readonly snapshot: Snapshot; readonly collector: Collector; readonly kept: KeptPayload },
 ): Cycle {
   const trees = openDiskTrees(deps, vm.vmId, snapshot.disks)
   const writer = new DeltaWriter({
     buffer: deps.buffer,
     key: { vmId: vm.vmId, epoch: vm.epoch, seq: vm.sealedSeq + 1 },
     compress,
+    kept,
     maxBytes: deps.limits.bufferMaxBytes,
     transactionBytes: deps.limits.transactionBytes,
     onWritten(delta) {

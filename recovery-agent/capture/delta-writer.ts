@@ -2,6 +2,7 @@ import { BATCH_RAW_BYTES, BatchBuilder } from '#shared/blocks/batch.ts'
 import { storeBlock } from '#shared/blocks/stored-block.ts'
 import type { DeltaBuffer } from '../buffer/buffer.ts'
 import { type BatchRow, type DeltaKey, rowBytes } from '../buffer/delta-rows.ts'
+import type { KeptPayload } from './kept-payload.ts'
 
 /** The capture does not fit: nothing of it is kept, and nothing is lost, for the leaves stay as they were (I13). */
 export class BufferOverflow extends Error {
@@ -18,6 +19,8 @@ export interface DeltaWriterOptions {
   readonly buffer: DeltaBuffer
   readonly key: DeltaKey
   readonly compress: boolean
+  /** Where payload goes while there is room. */
+  readonly kept: KeptPayload
   readonly maxBytes: number
   readonly transactionBytes: number
   /** After each transaction. */
@@ -29,8 +32,8 @@ export class DeltaWriter {
   readonly #options: DeltaWriterOptions
   readonly #batchCounts: number[] = []
   readonly #builder = new BatchBuilder(() => this.#room())
-  /** Payload of one transaction, batch after batch; the next one begins at the front again. */
-  readonly #memory: Buffer
+  /** Payload of one transaction that is not kept, batch after batch; the next one begins at the front again. */
+  #memory: Buffer | undefined
   #memoryBytes = 0
   #rows: BatchRow[] = []
   #rowsBytes = 0
@@ -41,7 +44,6 @@ export class DeltaWriter {
 
   constructor(options: DeltaWriterOptions) {
     this.#options = options
-    this.#memory = Buffer.allocUnsafeSlow(options.transactionBytes + BATCH_RAW_BYTES)
   }
 
   /** Payload after zero detection and compression. */
@@ -71,15 +73,19 @@ export class DeltaWriter {
     if (this.#builder.isEmpty) return
     const batch = this.batchCount(this.#disk)
     this.#batchCounts[this.#disk] = batch + 1
-    const row = { ...this.#builder.take(), disk: this.#disk, batch }
+    const row = this.#options.kept.keep({ ...this.#builder.take(), disk: this.#disk, batch })
     this.#rows.push(row)
     this.#rowsBytes += rowBytes(row)
-    this.#memoryBytes += row.payload.length
+    if (row.payload.buffer === this.#memory?.buffer) this.#memoryBytes += row.payload.length
     this.#storedBytes += row.payload.length
     if (this.#rowsBytes >= this.#options.transactionBytes) this.#write()
   }
 
   #room(): Buffer {
+    const { kept, transactionBytes } = this.#options
+    const room = kept.room(BATCH_RAW_BYTES)
+    if (room) return room
+    this.#memory ??= Buffer.allocUnsafeSlow(transactionBytes + BATCH_RAW_BYTES)
     return this.#memory.subarray(this.#memoryBytes, this.#memoryBytes + BATCH_RAW_BYTES)
   }
 

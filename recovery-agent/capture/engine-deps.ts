@@ -1,3 +1,4 @@
+import type { PayloadSlots } from '#shared/blocks/payload-slots.ts'
 import type { Clock } from '#shared/clock.ts'
 import type { CrashPoint } from '#shared/crash-point.ts'
 import type { ServerId, VaultId } from '#shared/ids.ts'
@@ -23,5 +24,7 @@ export interface EngineDeps {
   readonly limits: CaptureLimits
   /** Where payload of synchronizations is read into, if there is room; absent: into memory of its own. */
   readonly payloadMemory?: ((sizeBytes: number) => Buffer | undefined) | undefined
+  /** The same memory, for payload of the newest delta; absent: none is kept. */
+  readonly payloadSlots?: PayloadSlots | undefined
   readonly crashPoint: CrashPoint
 }

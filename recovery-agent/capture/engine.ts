@@ -19,7 +19,7 @@ import { BufferOverflow } from './delta-writer.ts'
 import { proofOf } from './disk-walk.ts'
 import type { EngineDeps } from './engine-deps.ts'
 import { Lane } from './lane.ts'
-import { ensureLimits } from './limits.ts'
+import { withinBuffer } from './limits.ts'
 import { Pace } from './pace.ts'
 import type {
   BatchRequest,
@@ -40,9 +40,9 @@ import { SnapshotSync } from './sync-session.ts'
 
 /** Thaws what an earlier life left (I11), drops what it left half done, then is ready. */
 export async function createCaptureEngine(deps: EngineDeps): Promise<CaptureEngine> {
-  ensureLimits(deps.limits)
+  const limits = withinBuffer(deps.limits)
   await deps.hypervisor.recover()
-  const engine = new BufferedCapture(deps)
+  const engine = new BufferedCapture({ ...deps, limits })
   await engine.collectGarbage()
   return engine
 }
@@ -60,7 +60,7 @@ class BufferedCapture implements CaptureEngine {
 
   constructor(deps: EngineDeps) {
     this.#given = deps
-    this.#sealed = new SealedDeltas(new Pace(deps.clock, deps.limits.paceMs))
+    this.#sealed = new SealedDeltas(new Pace(deps.clock, deps.limits.paceMs), deps.payloadSlots)
     const { buffer, replaceBuffer, log } = deps
     const onReplaced = () => this.#endSyncs()
     this.#keeper = new BufferKeeper({ buffer, replaceBuffer, log, onReplaced })
@@ -156,7 +156,8 @@ class BufferedCapture implements CaptureEngine {
     if (buffer.deltas.totalBytes() >= limits.bufferMaxBytes) return this.#bufferFull()
     try {
       const onTorn = () => this.collectGarbage()
-      return this.#outcomeOf(vmId, await this.#cycles.run(this.#deps, { vm, how, onTorn }))
+      const { kept } = this.#sealed
+      return this.#outcomeOf(vmId, await this.#cycles.run(this.#deps, { vm, how, kept, onTorn }))
     } catch (error) {
       if (isRowDamage(error)) return { kind: 'needs-sync', cause: this.#keeper.mark(vmId, error) }
       if (!(error instanceof BufferOverflow))

@@ -4,6 +4,7 @@ import type { VmRow } from '../buffer/vm-rows.ts'
 import type { SnapshotRequest } from '../hypervisor/port.ts'
 import { type CycleOutcome, type CycleRequest, runCaptureCycle } from './capture-cycle.ts'
 import type { EngineDeps } from './engine-deps.ts'
+import type { NewestPayload } from './kept-payload.ts'
 
 /** After a torn brief snapshot; then the load may be another and a brief one is tried again. */
 const SPARED_CYCLES = 20
@@ -34,8 +35,14 @@ export class RetriedCapture {
     {
       vm,
       how,
+      kept,
       onTorn,
-    }: { readonly vm: VmRow; readonly how: HowToCapture; readonly onTorn: () => Promise<void> },
+    }: {
+      readonly vm: VmRow
+      readonly how: HowToCapture
+      readonly kept: NewestPayload
+      readonly onTorn: () => Promise<void>
+    },
   ): Promise<Exclude<CycleOutcome, { kind: 'torn' }>> {
     const { vmId } = vm
     const onWriting = (delta: number) => {
@@ -47,7 +54,7 @@ export class RetriedCapture {
     const holds = how.proof.kind === 'sample' ? (['long', 'long'] as const) : this.#holdsFor(vmId)
     for (const hold of holds) {
       try {
-        const outcome = await runCaptureCycle(deps, { vm, ...how, elapsedMs, hold, onWriting })
+        const outcome = await runCaptureCycle(deps, { vm, ...how, kept, elapsedMs, hold, onWriting })
         if (outcome.kind === 'sealed') this.#lastCaptureMs.set(vmId, startedMs)
         if (outcome.kind !== 'torn') return outcome
       } finally {

@@ -1,9 +1,11 @@
+import type { PayloadSlots } from '#shared/blocks/payload-slots.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { VmId } from '#shared/ids.ts'
 import type { DeltaRow, DeltaRows } from '../buffer/delta-rows.ts'
 import { damagedRow } from '../buffer/row-checksum.ts'
 import type { VmRow } from '../buffer/vm-rows.ts'
 import { CoalescedDelta } from './coalesced-delta.ts'
+import { NewestPayload } from './kept-payload.ts'
 import type { Pace } from './pace.ts'
 import type { BatchRequest, SealedDelta, StoredBatch } from './port.ts'
 
@@ -17,11 +19,14 @@ interface Run {
  * made anew from the rows when it is not there. Everything throws `buffer-damaged` for what is not as it was written.
  */
 export class SealedDeltas {
+  /** Of the delta that was captured last. */
+  readonly kept: NewestPayload
   readonly #pace: Pace
   readonly #runs = new Map<VmId, Run>()
 
-  constructor(pace: Pace) {
+  constructor(pace: Pace, slots: PayloadSlots | undefined) {
     this.#pace = pace
+    this.kept = new NewestPayload(slots)
   }
 
   async next(
@@ -56,8 +61,11 @@ export class SealedDeltas {
     const disk = delta?.header.disks.findIndex((candidate) => candidate.diskId === diskId) ?? -1
     if (delta && disk >= 0 && firstSeq < seq)
       return (await this.#run(rows, vmId, firstSeq, seq)).batch(disk, batch)
-    if (delta && batch < (delta.header.disks[disk]?.batchCount ?? 0))
-      return { batch, ...rows.batch({ delta: delta.delta, disk, batch }) }
+    if (delta && batch < (delta.header.disks[disk]?.batchCount ?? 0)) {
+      const place = { delta: delta.delta, disk, batch }
+      const { blockIndexes, storedBytes, payload } = this.kept.take(place) ?? rows.batch(place)
+      return { batch, blockIndexes, storedBytes, payload }
+    }
     const message = `batch ${batch} of disk ${diskId} of delta ${seq} is not in the buffer`
     throw new HotsiteError('delta-unknown', message, { details: { ...request } })
   }

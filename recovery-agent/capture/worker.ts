@@ -67,6 +67,7 @@ async function openEngine(
     log,
     crashPoint: crashPointFromEnv(process.env),
     payloadMemory: (sizeBytes) => slots.take(sizeBytes),
+    payloadSlots: slots,
   })
 }
 

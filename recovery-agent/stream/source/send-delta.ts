@@ -1,7 +1,9 @@
 import type { CaptureEngine, SealedDelta, StoredBatch } from '#recovery-agent/capture/port.ts'
 import type { DiskId } from '#shared/ids.ts'
+import { limits } from '../../limits.ts'
 import type { Turns } from '../turns.ts'
 import type { Conversation } from './conversation.ts'
+import { readAhead } from './read-ahead.ts'
 
 export type TransferEngine = Pick<CaptureEngine, 'readBatch' | 'acknowledge' | 'openSync'>
 
@@ -25,7 +27,7 @@ export async function sendDelta(
   delta: SealedDelta,
 ): Promise<void> {
   const { conversation, signal } = transfer
-  const { vmId, epoch, seq, firstSeq } = delta
+  const { vmId, epoch, seq } = delta
   const begun = await conversation.request(
     {
       kind: 'deltaBegin',
@@ -44,19 +46,27 @@ export async function sendDelta(
     signal,
   )
   if (begun.kind === 'pointAck') return
-  for (const disk of delta.disks) {
-    const resume = begun.body.resume.find(({ diskId }) => diskId === disk.diskId)?.nextBatch ?? 0
-    for (let batch = resume; batch < disk.batchCount; batch++) {
-      const stored = await engine.readBatch({ vmId, seq, firstSeq, diskId: disk.diskId, batch })
-      await sendBatch(transfer, { epoch, seq, diskId: disk.diskId }, stored)
-    }
-  }
+  const batches = batchesOf(engine, delta, begun.body.resume)
+  for await (const { diskId, stored } of readAhead(batches, limits.batchesAhead))
+    await sendBatch(transfer, { epoch, seq, diskId }, stored)
   await endDelta(transfer, {
     epoch,
     seq,
     manifest: delta.manifest,
     batches: delta.disks.map(({ diskId, batchCount }) => ({ diskId, nextBatch: batchCount })),
   })
+}
+
+async function* batchesOf(
+  engine: Pick<CaptureEngine, 'readBatch'>,
+  { vmId, seq, firstSeq, disks }: SealedDelta,
+  resume: readonly { readonly diskId: string; readonly nextBatch: number }[],
+): AsyncGenerator<{ readonly diskId: DiskId; readonly stored: StoredBatch }> {
+  for (const { diskId, batchCount } of disks) {
+    const first = resume.find((disk) => disk.diskId === diskId)?.nextBatch ?? 0
+    for (let batch = first; batch < batchCount; batch++)
+      yield { diskId, stored: await engine.readBatch({ vmId, seq, firstSeq, diskId, batch }) }
+  }
 }
 
 export async function sendBatch(
