@@ -26,6 +26,8 @@ export interface ReplicaFiles {
   /** read: must exist. write: must exist. create: empty, replacing what was there. */
   open(path: string, mode: 'read' | 'write' | 'create'): BlockFile
   exists(path: string): boolean
+  /** Of the file that has this name now: another one has another text. null: there is none. */
+  identity(path: string): string | null
   /** Names in a folder; none when there is no such folder. */
   list(folder: string): readonly string[]
   ensureFolder(folder: string): void
@@ -111,6 +113,10 @@ const flags = { read: 'r', write: 'r+', create: 'w+' } as const
 export const nodeFiles: ReplicaFiles = {
   open: (path, mode) => new NodeFile(openSync(path, flags[mode], 0o640)),
   exists: (path) => existsSync(path),
+  identity: (path) => {
+    const found = statSync(path, { throwIfNoEntry: false })
+    return found ? `${found.dev}:${found.ino}` : null
+  },
   list: (folder) => (existsSync(folder) ? readdirSync(folder) : []),
   ensureFolder: (folder) => {
     mkdirSync(folder, { recursive: true, mode: 0o750 })

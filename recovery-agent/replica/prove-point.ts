@@ -40,7 +40,7 @@ export function* provePoint(context: ReplicaContext, request: ProveDisk): Genera
     const unknown = layers.findLast(({ isKnown }) => !isKnown)
     if (unknown) {
       const why = yield* learnLayer(context, unknown, chain)
-      if (why !== null) return recordWhole(context, unknown, why)
+      if (why !== null && unknown.isSameFile()) return recordWhole(context, unknown, why)
       continue
     }
     const outcome = yield* proveLayers(context, request, layers)
@@ -61,16 +61,22 @@ function* proveLayers(
   layers: readonly StoredLayer[],
 ): Generator<void, boolean | 'changed'> {
   const { catalog } = context
-  const seenChanges = catalog.changes
-  const isCurrent = () => catalog.changes === seenChanges || sameLayers(context, request, layers)
+  let seenChanges = catalog.changes
+  const isCurrent = () => {
+    if (!layers.every((stored) => stored.isSameFile())) return false
+    const { changes } = catalog
+    if (changes !== seenChanges && !sameLayers(context, request, layers)) return false
+    seenChanges = changes
+    return true
+  }
   using stack = new DisposableStack()
   const open = new Map<StoredLayer, OpenLayer>()
   let isSound = true
   for (const stored of layers) {
     const opened = yield* openStored(context.files, stored)
-    if (!isCurrent()) return 'changed'
     if (opened.kind === 'sound') open.set(stored, stack.use(opened.open))
-    else isSound = recordWhole(context, stored, opened.what)
+    if (!isCurrent()) return 'changed'
+    if (opened.kind === 'damaged') isSound = recordWhole(context, stored, opened.what)
   }
   if (!isSound) return false
   const disk = request.point.disks.find(({ diskId }) => diskId === request.diskId)
@@ -86,6 +92,7 @@ function* proveLayers(
       if (!layer) continue
       const isWanted = (i: number) => group.holder(i) === part
       for (const run of dataRunsOf(layer, group.groupIndex, { group: leaves, isWanted })) {
+        if (!isCurrent()) return 'changed'
         for (const { blockIndex, bytes, fault } of readRun(layer, run, { group: leaves, buffer })) {
           if (fault !== null) {
             isSound = false

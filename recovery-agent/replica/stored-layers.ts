@@ -20,6 +20,8 @@ export interface StoredLayer {
   readonly isKnown: boolean
   /** Another text when the file is replaced by a merge: whoever read its tables reads them again. */
   readonly situation: string
+  /** False once another file has its name: a rename comes before the rows that say so. */
+  isSameFile(): boolean
   /** Throws `catalog-damaged`, as everything that reads leaves. */
   groupIndexes(): number[]
   group(groupIndex: number): LeafGroup
@@ -85,6 +87,7 @@ function describe(
     fileBytes: lowers.length > 0 ? undefined : facts?.fileBytes,
   }
   const { layerLeaves } = catalog
+  const identity = files.identity(path)
   const parts = [...lowers, member].map(keyOf)
   return {
     key,
@@ -93,7 +96,8 @@ function describe(
     expected,
     inMerge,
     isKnown,
-    situation: JSON.stringify([member.state, expected, inMerge, facts, parts]),
+    situation: JSON.stringify([member.state, expected, inMerge, facts, parts, identity]),
+    isSameFile: () => files.identity(path) === identity,
     groupIndexes: () =>
       [...new Set(parts.flatMap((part) => layerLeaves.groupIndexes(part)))].sort((x, y) => x - y),
     group: (groupIndex) => {

@@ -163,6 +163,7 @@ function* isReadable(stored: StoredLayer): Generator<void, boolean> {
 function isCurrent(context: ReplicaContext, stored: StoredLayer, visit: LayerVisit): boolean {
   const { catalog } = context
   const { changes } = catalog
+  if (!stored.isSameFile()) return false
   if (changes === visit.seenChanges) return true
   const { vmId, diskId, seq } = stored.key
   const chain = catalog.chain(vmId)

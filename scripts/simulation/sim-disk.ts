@@ -122,6 +122,9 @@ function withoutLife(path: string): string {
 export class SimDisk {
   readonly files = new Map<string, SimFile>()
   readonly #folders = new Set<string>()
+  /** Of each file a number of its own. */
+  readonly #identities = new WeakMap<SimFile, string>()
+  #lastIdentity = 0
   /** By folder, oldest first: what a power cut may undo. */
   readonly #unsyncedNames = new Map<string, NameChange[]>()
   /** Bytes that may still be written; undefined: enough. */
@@ -147,6 +150,7 @@ export class SimDisk {
         const plain = withoutLife(path)
         return this.files.has(plain) || this.#folders.has(plain)
       },
+      identity: (path) => this.#identityOf(withoutLife(path)),
       list: (folder) => this.#list(withoutLife(folder)),
       ensureFolder: (folder) => {
         alive()
@@ -166,6 +170,14 @@ export class SimDisk {
       },
       storedBytes: (path) => (this.files.get(withoutLife(path))?.clusters.size ?? 0) * CLUSTER_BYTES,
     }
+  }
+
+  #identityOf(path: string): string | null {
+    const file = this.files.get(path)
+    if (!file) return null
+    const known = this.#identities.get(file) ?? String(++this.#lastIdentity)
+    this.#identities.set(file, known)
+    return known
   }
 
   /** Answers how many sectors and names went back. */
