@@ -97,6 +97,16 @@ function prepare(db: Sqlite) {
   }
 }
 
+/** undefined also for rows that are not what was written: of those nothing is believed. */
+export function unlessDamaged<T>(read: () => T | undefined): T | undefined {
+  try {
+    return read()
+  } catch (error) {
+    if (error instanceof HotsiteError && error.code === 'catalog-damaged') return undefined
+    throw error
+  }
+}
+
 /** What is there is believed once. */
 export const catalogSumsMigration: Migration = {
   name: 'checksums over what is said of each VM',

@@ -1,12 +1,11 @@
 /** replica.db as objects: every statement the store runs. */
 import type { Statement } from 'better-sqlite3'
-import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { DiskId, OverlayId, ServerId, VmId } from '#shared/ids.ts'
 import type { OverlayDisk, PointRef } from '#shared/messages/commands.ts'
 import { type ReplicationPolicy, replicationPolicy } from '#shared/messages/policy.ts'
 import type { Sqlite } from '#shared/sqlite.ts'
 import { type LeafStore, openLeafStore } from '../tree/leaf-store.ts'
-import { CatalogSums } from './catalog-sums.ts'
+import { CatalogSums, unlessDamaged } from './catalog-sums.ts'
 import type { Chain, ChainDisk, ChainPoint } from './chain.ts'
 import { CheckedRows } from './checked-rows.ts'
 import { DamageRows } from './damage.ts'
@@ -99,14 +98,7 @@ export class Catalog {
 
   /** Those whose rows are as they were written; of the others nothing is believed. */
   replicas(): ReplicaRow[] {
-    return this.sums.vmIds().flatMap((vmId) => {
-      try {
-        return this.replica(vmId) ?? []
-      } catch (error) {
-        if (error instanceof HotsiteError && error.code === 'catalog-damaged') return []
-        throw error
-      }
-    })
+    return this.sums.vmIds().flatMap((vmId) => unlessDamaged(() => this.replica(vmId)) ?? [])
   }
 
   /** Rows are held against their checksums when they are read next, also those that were before. */

@@ -73,4 +73,26 @@ describe('rows that were read before', () => {
     expect(() => catalog.setPinned(testVm, 2, true)).toThrow(/are not what was written/)
     catalog.close()
   })
+
+  it('a source is refused once because of damaged rows, and served when it comes again', () => {
+    turn("DELETE FROM catalog_sums WHERE kind = 'chain'")
+    vm.scribble(2)
+    const delta = vm.capture()
+    expect(() => fixture.deliver(delta)).toThrow(/are not what was written/)
+    fixture.history.delete(delta.header.seq)
+    fixture.deliver(delta)
+    expect(fixture.store.get(testVm)?.newestSeq).toBe(3)
+  })
+
+  it('a question about damaged rows is refused, and they are made good; nobody else is left out', () => {
+    fixture.reopen()
+    turn("DELETE FROM catalog_sums WHERE kind = 'chain'")
+    // A change of another kind of rows, so that all are read anew.
+    fixture.store.raiseEpoch(testVm, 2)
+    expect(fixture.store.list().map(({ vmId, epoch }) => [vmId, epoch])).toEqual([[testVm, 2]])
+    turn('UPDATE replicas SET epoch = 1')
+    expect(fixture.store.list().map(({ epoch }) => epoch)).toEqual([2])
+    expect(() => fixture.store.raiseEpoch(testVm, 3)).toThrow(/are not what was written/)
+    expect(fixture.store.raiseEpoch(testVm, 3)).toMatchObject({ epoch: 3, newestSeq: 2 })
+  })
 })

@@ -38,7 +38,7 @@ export function rebuildCatalog(context: ReplicaContext): VmId[] {
       if (!copy || copy.replica.vmId !== id.data) continue
       if (row) keepEpoch(context, copy)
       else {
-        rebuild(context, copy)
+        rebuildReplica(context, copy)
         rebuilt.push(id.data)
       }
     } catch (error) {
@@ -55,12 +55,14 @@ function keepEpoch({ catalog, log }: ReplicaContext, { replica }: CatalogCopy): 
   catalog.putReplica({ ...row, epoch: replica.epoch, sourceServerId: replica.sourceServerId })
 }
 
-function rebuild(context: ReplicaContext, { replica, chain, overlays }: CatalogCopy): void {
+/** Whatever replica.db says of the VM makes way, in the transaction that puts the copy in its place. */
+export function rebuildReplica(context: ReplicaContext, { replica, chain, overlays }: CatalogCopy): void {
   const { catalog, log } = context
   const { vmId: id } = replica
   const isSigned = chain.every(({ member, manifest }) => isManifestOf(member, manifest))
   if (!isSigned) log.warn('replica.copy-differs-from-manifests', { vmId: id })
   catalog.transaction(() => {
+    catalog.removeRows(id)
     catalog.putReplica(replica)
     for (const { member, manifest, suspect } of chain) {
       catalog.addToChain(id, member, manifest)

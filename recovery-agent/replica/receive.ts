@@ -3,14 +3,14 @@ import { isDeepStrictEqual } from 'node:util'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { VmId } from '#shared/ids.ts'
 import { MAX_CHAIN } from '#shared/policy/merge-pace.ts'
+import { afterFailure } from './after-failure.ts'
 import { saveChangedCopies } from './catalog-copy.ts'
 import { isSamePoint, newestSeqOf } from './chain.ts'
-import { type ReplicaContext, refuseOlderEpoch, replicaOrThrow, storeError } from './context.ts'
+import { type ReplicaContext, refuseOlderEpoch, replicaOrThrow } from './context.ts'
 import { alreadySealed, ReplicaDeltaWriter, type WriterOwner } from './delta-writer.ts'
 import { journalSuffix, partSuffix } from './names.ts'
 import type { DeltaHeader, DeltaWriter, SealOutcome, SignedManifest } from './port.ts'
 import { ReceivingDelta } from './receiving-delta.ts'
-import { restoreTreeAfter } from './restore-tree.ts'
 import { sweep } from './sweep.ts'
 
 export class Receiver implements WriterOwner {
@@ -109,8 +109,7 @@ export class Receiver implements WriterOwner {
   }
 
   failed(error: unknown): unknown {
-    restoreTreeAfter(this.#context, error)
-    return storeError(this.#context, error)
+    return afterFailure(this.#context, error)
   }
 
   released(writer: ReplicaDeltaWriter): void {

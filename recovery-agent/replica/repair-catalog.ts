@@ -1,23 +1,16 @@
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { VmId } from '#shared/ids.ts'
 import { readCatalogCopy } from './catalog-copy.ts'
-import { sumKinds } from './catalog-sums.ts'
+import { sumKinds, unlessDamaged } from './catalog-sums.ts'
 import type { ReplicaContext } from './context.ts'
-import { rebuildCatalog } from './rebuild-catalog.ts'
+import { rebuildReplica } from './rebuild-catalog.ts'
 
 /**
  * Rows that are not what was written make way for those of the copy beside the layers. Without a copy they stay, and
  * every request for the VM is refused with `catalog-damaged`: wrong rows are never used. Never throws.
  */
 export function repairCatalog(context: ReplicaContext): void {
-  const { catalog, log } = context
-  const replaced = catalog.sums.vmIds().filter((vmId) => isDamaged(context, vmId) && makeWay(context, vmId))
-  if (replaced.length === 0) return
-  try {
-    rebuildCatalog(context)
-  } catch (error) {
-    log.error('replica.catalog-not-repaired', { vmIds: replaced, error })
-  }
+  for (const vmId of context.catalog.sums.vmIds()) if (isDamaged(context, vmId)) repair(context, vmId)
 }
 
 function isDamaged({ catalog, log }: ReplicaContext, vmId: VmId): boolean {
@@ -33,14 +26,16 @@ function isDamaged({ catalog, log }: ReplicaContext, vmId: VmId): boolean {
   return false
 }
 
-function makeWay(context: ReplicaContext, vmId: VmId): boolean {
+function repair(context: ReplicaContext, vmId: VmId): void {
   const { catalog, log } = context
   try {
-    if (!readCatalogCopy(context, vmId)) return false
+    const copy = readCatalogCopy(context, vmId)
+    if (!copy) return
+    // The copy is written after the row: a row that is sound, or was when it was read, has the epoch in force (I5).
+    const held = unlessDamaged(() => catalog.replica(vmId))
+    const isOlder = held !== undefined && held.epoch < copy.replica.epoch
+    rebuildReplica(context, held && !isOlder ? { ...copy, replica: held } : copy)
   } catch (error) {
-    log.error('replica.copy-unusable', { vmId, error })
-    return false
+    log.error('replica.catalog-not-repaired', { vmId, error })
   }
-  catalog.transaction(() => catalog.removeRows(vmId))
-  return true
 }

@@ -14,8 +14,9 @@ import { type AdoptRequest, adoptDisks } from './adopt.ts'
 import { afterFailure } from './after-failure.ts'
 import { Catalog, type OverlayRow, type ReplicaRow, treeOf } from './catalog.ts'
 import { saveChangedCopies } from './catalog-copy.ts'
+import { unlessDamaged } from './catalog-sums.ts'
 import { type Chain, newestSeqOf, pointOrThrow } from './chain.ts'
-import { Readers, type ReplicaContext, refuseOlderEpoch, replicaOrThrow, storeError } from './context.ts'
+import { Readers, type ReplicaContext, refuseOlderEpoch, replicaOrThrow } from './context.ts'
 import { diskBytesOf } from './disk-usage.ts'
 import { nodeFiles, type ReplicaFiles } from './files.ts'
 import { pathsIn } from './names.ts'
@@ -32,9 +33,8 @@ import type {
 } from './port.ts'
 import { drained, Proofs } from './proofs.ts'
 import { Pruning, takeBackSuspicion } from './prune.ts'
-import { rebuildCatalog } from './rebuild-catalog.ts'
 import { Receiver } from './receive.ts'
-import { repairCatalog } from './repair-catalog.ts'
+import { recoverReplicas } from './recover.ts'
 import { commitReplica, removeReplica } from './retire.ts'
 import { sweep } from './sweep.ts'
 
@@ -74,47 +74,20 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
   }
 
   recover(): void {
-    const { catalog, log } = this.#context
-    repairCatalog(this.#context)
-    rebuildCatalog(this.#context)
-    for (const replica of catalog.replicas()) {
-      // One replica that cannot be finished (a full disk) must not keep the others from being served.
-      try {
-        this.#recoverOne(replica)
-      } catch (error) {
-        log.error('replica.recovery-incomplete', {
-          vmId: replica.vmId,
-          error: storeError(this.#context, error),
-        })
-      }
-      // An earlier life may have died between a change and its copy.
-      catalog.markChanged(replica.vmId)
-    }
-    try {
-      saveChangedCopies(this.#context)
-    } catch (error) {
-      log.error('replica.copy-not-written', { error: storeError(this.#context, error) })
-    }
-  }
-
-  #recoverOne(replica: ReplicaRow): void {
-    const { vmId } = replica
-    if (replica.state === 'removing') {
-      removeReplica(this.#context, replica)
-      return
-    }
-    // A merge that was interrupted is done again by pruning; every point reads as it should meanwhile.
-    sweep(this.#context, vmId)
+    recoverReplicas(this.#context)
   }
 
   list(): readonly ReplicaState[] {
-    const replicas = this.#context.catalog.replicas().filter(({ state }) => state !== 'removing')
-    return replicas.map((replica) => this.#stateOf(replica))
+    const known = (vmId: VmId) => unlessDamaged(() => this.get(vmId))
+    // Whoever asks first finds what is damaged and has it made good.
+    return this.#context.catalog.sums.vmIds().flatMap((vmId) => known(vmId) ?? known(vmId) ?? [])
   }
 
   get(vmId: VmId): ReplicaState | undefined {
-    const replica = this.#context.catalog.replica(vmId)
-    return replica && replica.state !== 'removing' ? this.#stateOf(replica) : undefined
+    return this.#attempt(() => {
+      const replica = this.#context.catalog.replica(vmId)
+      return replica && replica.state !== 'removing' ? this.#stateOf(replica) : undefined
+    })
   }
 
   #stateOf({ vmId, epoch, sourceServerId, policy }: ReplicaRow): ReplicaState {
@@ -288,13 +261,14 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
   }
 
   formerOverlays(vmId: VmId): ReturnType<ReplicaStore['formerOverlays']> {
-    const { catalog } = this.#context
-    const isReplica = catalog.replica(vmId)?.state === 'active' && newestSeqOf(catalog.chain(vmId)) > 0
-    if (!isReplica) return []
-    return catalog
-      .overlays(vmId)
-      .filter(({ state, format }) => state === 'committed' && format === 'raw')
-      .map(({ overlayId, disks }) => ({ overlayId, disks }))
+    return this.#attempt(() => {
+      const { catalog } = this.#context
+      const isReplica = catalog.replica(vmId)?.state === 'active' && newestSeqOf(catalog.chain(vmId)) > 0
+      return catalog
+        .overlays(vmId)
+        .filter(({ state, format }) => isReplica && state === 'committed' && format === 'raw')
+        .map(({ overlayId, disks }) => ({ overlayId, disks }))
+    })
   }
 
   commit(vmId: VmId, overlayId: OverlayId): void {

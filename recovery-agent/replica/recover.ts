@@ -1,0 +1,35 @@
+import type { ReplicaRow } from './catalog.ts'
+import { saveChangedCopies } from './catalog-copy.ts'
+import { type ReplicaContext, storeError } from './context.ts'
+import { rebuildCatalog } from './rebuild-catalog.ts'
+import { repairCatalog } from './repair-catalog.ts'
+import { removeReplica } from './retire.ts'
+import { sweep } from './sweep.ts'
+
+/** Once, before anything is served: what earlier lives left half done. Never throws because of one replica. */
+export function recoverReplicas(context: ReplicaContext): void {
+  const { catalog, log } = context
+  repairCatalog(context)
+  rebuildCatalog(context)
+  for (const replica of catalog.replicas()) {
+    // One replica that cannot be finished (a full disk) must not keep the others from being served.
+    try {
+      recoverOne(context, replica)
+    } catch (error) {
+      log.error('replica.recovery-incomplete', { vmId: replica.vmId, error: storeError(context, error) })
+    }
+    // An earlier life may have died between a change and its copy.
+    catalog.markChanged(replica.vmId)
+  }
+  try {
+    saveChangedCopies(context)
+  } catch (error) {
+    log.error('replica.copy-not-written', { error: storeError(context, error) })
+  }
+}
+
+function recoverOne(context: ReplicaContext, replica: ReplicaRow): void {
+  if (replica.state === 'removing') removeReplica(context, replica)
+  // A merge that was interrupted is done again by pruning; every point reads as it should meanwhile.
+  else sweep(context, replica.vmId)
+}
