@@ -50,6 +50,7 @@ describe('a copy cycle', () => {
     expect(await drainAll(replication)).toBe(1)
     expectEqualDisks(kit, replication.target)
     expect(kit.hypervisor.released).toEqual([1, 2])
+    expect((await replication.engine.usage()).bufferedBytes).toBe(0)
     expect(await replication.engine.state(vm)).toMatchObject({ sealedSeq: 2, ackedSeq: 2, bufferedBytes: 0 })
   })
 

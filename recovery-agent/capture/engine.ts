@@ -150,6 +150,7 @@ class BufferedCapture implements CaptureEngine {
 
   async #captureOnce(vmId: VmId, how: HowToCapture): Promise<CaptureOutcome> {
     const { buffer, limits } = this.#deps
+    if (buffer.deltas.totalBytes() >= limits.bufferMaxBytes) await this.collectGarbage()
     const vm = this.#known(vmId)
     if (this.#syncs.has(vmId)) throw synchronizationRunning(vmId)
     if (vm.needsSync !== null) return { kind: 'needs-sync', cause: vm.needsSync }
@@ -214,7 +215,8 @@ class BufferedCapture implements CaptureEngine {
         await this.#damageFound(vmId, error)
       }
     })
-    await this.collectGarbage()
+    // Not awaited: whoever waits for the point has it. A capture that needs the room waits for it.
+    void this.collectGarbage()
   }
 
   async #acknowledge(vmId: VmId, seq: number): Promise<void> {
@@ -265,7 +267,9 @@ class BufferedCapture implements CaptureEngine {
     return exportSeed({ ...this.#deps, paceMs: this.#deps.limits.paceMs }, request)
   }
 
+  /** Once what is garbage now has gone. */
   async usage(): Promise<{ bufferedBytes: number; maxBytes: number }> {
+    await this.#collections.run(async () => {})
     const { buffer, limits } = this.#deps
     return { bufferedBytes: buffer.deltas.totalBytes(), maxBytes: limits.bufferMaxBytes }
   }
