@@ -77,8 +77,10 @@ export class World {
   pending = 0
   readonly #digest = createHash('sha256')
   readonly #trace: WorldOptions['trace']
+  readonly #dir: string
 
   constructor(options: WorldOptions) {
+    this.#dir = options.dir
     this.#trace = options.trace
     this.rng = seededRng(options.seed * 7919 + 1)
     this.link = new SimLink(this.scheduler)
@@ -91,7 +93,8 @@ export class World {
   }
 
   readonly note = (text: string): void => {
-    const line = `${(this.scheduler.nowMs / 1000).toFixed(3)} ${text}`
+    // The folder is another one each time, and no part of the history.
+    const line = `${(this.scheduler.nowMs / 1000).toFixed(3)} ${text.replaceAll(this.#dir, '')}`
     this.#digest.update(line)
     this.#trace?.(line)
   }
