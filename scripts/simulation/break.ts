@@ -5,7 +5,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { applyMutations, copySources } from '../mutation/mutate.ts'
 import type { Mutant } from './mutants.ts'
+import { planHistory } from './plan.ts'
 import type { Summary } from './report.ts'
+import { crashNames } from './world.ts'
 
 export interface Catch {
   readonly mutant: string
@@ -22,6 +24,14 @@ export interface BrokenSources extends Disposable {
   ): Catch
 }
 
+/** The first seeds whose histories meet what the bug needs to show. */
+function seedsFor({ meets }: Mutant, from: number, count: number): number[] {
+  const seeds: number[] = []
+  for (let seed = from; seeds.length < count; seed++)
+    if (!meets || meets(planHistory(seed, crashNames))) seeds.push(seed)
+  return seeds
+}
+
 /** One copy of the sources for all mutants. */
 export function copyForMutants(): BrokenSources {
   const base = mkdtempSync(join(tmpdir(), 'hotsite-mutants-'))
@@ -34,10 +44,8 @@ export function copyForMutants(): BrokenSources {
         const options = [
           '--json',
           '--until-violation',
-          '--from',
-          from,
-          '--seeds',
-          seeds,
+          '--list',
+          seedsFor(mutant, from, seeds).join(),
           '--processes',
           processes,
         ]
@@ -47,7 +55,10 @@ export function copyForMutants(): BrokenSources {
         })
         if (!stdout.startsWith('{')) throw new Error(`the mutant ${mutant.name} does not run: ${stderr}`)
         const { violations, seconds } = JSON.parse(stdout) as Summary
-        return { mutant: mutant.name, violation: violations[0], seconds }
+        const [violation] = violations
+        if (violation && /Cannot read properties|is not a function|is not defined/.test(violation.what))
+          throw new Error(`the mutant ${mutant.name} is no program any more: ${violation.what}`)
+        return { mutant: mutant.name, violation, seconds }
       } finally {
         undo()
       }

@@ -16,12 +16,13 @@ virtual time: kills at every named instant, power cuts, a line that breaks, repe
 clocks, disks that come, go and grow, failovers. Every recovery point is compared with what the guest's disks were.
 Exit code 1 when anything violates an invariant.
   --break NAME   with that bug put in on purpose: a violation must be found, and then the exit code is 0
+                 (the first violation ends it; --seeds: histories at most, else the number that mutants.ts gives)
   --trace        print what happens in the history      --plan   print what it would do
 `
 
 const { values } = parseArgs({
   options: {
-    seeds: { type: 'string', default: '100' },
+    seeds: { type: 'string' },
     seed: { type: 'string' },
     from: { type: 'string', default: '1' },
     break: { type: 'string' },
@@ -29,6 +30,8 @@ const { values } = parseArgs({
     plan: { type: 'boolean', default: false },
     trace: { type: 'boolean', default: false },
     processes: { type: 'string', default: '2' },
+    /** Seeds, comma separated. */
+    list: { type: 'string' },
     /** Of one of the processes: every so manieth seed, a line of JSON each. */
     part: { type: 'string' },
     /** End with the first violation. */
@@ -39,7 +42,8 @@ const { values } = parseArgs({
 
 function seedsOf(): number[] {
   if (values.seed !== undefined) return [Number(values.seed)]
-  return Array.from({ length: Number(values.seeds) }, (_, i) => Number(values.from) + i)
+  if (values.list !== undefined) return values.list.split(',').map(Number)
+  return Array.from({ length: Number(values.seeds ?? '100') }, (_, i) => Number(values.from) + i)
 }
 
 async function main(): Promise<void> {
@@ -107,12 +111,13 @@ function breakOnPurpose(name: string): void {
   using broken = copyForMutants()
   let missed = 0
   for (const mutant of name === 'all' ? mutants : [mutantCalled(name)]) {
-    const options = { from: Number(values.from), seeds: mutant.seeds, processes: Number(values.processes) }
+    const seeds = values.seeds === undefined ? mutant.seeds : Number(values.seeds)
+    const options = { from: Number(values.from), seeds, processes: Number(values.processes) }
     const { violation, seconds } = broken.tryMutant(mutant, options)
     if (!violation) missed++
     const verdict = violation
       ? `found by seed ${violation.seed}: ${violation.invariant}: ${violation.what}`
-      : `NOT found in ${mutant.seeds} histories`
+      : `NOT found in ${seeds} histories`
     process.stdout.write(`${mutant.name} (${mutant.bug}): ${verdict} (${seconds} s)\n`)
   }
   process.exitCode = missed === 0 ? 0 : 1

@@ -3,6 +3,7 @@
  * their lines alive and runs the quick ones.
  */
 import type { Mutation } from '../mutation/mutate.ts'
+import type { HistoryPlan, PlannedAction } from './plan.ts'
 
 export interface Mutant {
   readonly name: string
@@ -10,9 +11,22 @@ export interface Mutant {
   readonly bug: string
   /** Invariants by which it may show. */
   readonly breaks: readonly string[]
-  /** Seeds within which it is found, from 1 on. */
+  /** What a history must meet for the bug to show at all; others are not run. Undefined: every history meets it. */
+  readonly meets?: (plan: HistoryPlan) => boolean
+  /** Histories that meet it, from seed 1 on, within which it is found. */
   readonly seeds: number
   readonly mutations: readonly Mutation[]
+}
+
+/** Power is lost at an instant of such a name; a star stands for the rest of one. */
+function losesPowerAt(...names: readonly string[]): (plan: HistoryPlan) => boolean {
+  const isMeant = (name: string) =>
+    names.some((one) => (one.endsWith('*') ? name.startsWith(one.slice(0, -1)) : name === one))
+  return ({ crashes }) => crashes.some(({ name, power }) => power && isMeant(name))
+}
+
+function plans(...kinds: readonly PlannedAction['kind'][]): (plan: HistoryPlan) => boolean {
+  return ({ actions }) => actions.some(({ kind }) => kinds.includes(kind))
 }
 
 export const mutants: readonly Mutant[] = [
@@ -20,7 +34,7 @@ export const mutants: readonly Mutant[] = [
     name: 'base-released-early',
     bug: 'the base is released when the last batch was sent, before the target has the point',
     breaks: ['I2', 'I7'],
-    seeds: 20,
+    seeds: 10,
     mutations: [
       {
         file: 'recovery-agent/stream/source/send-delta.ts',
@@ -34,7 +48,8 @@ export const mutants: readonly Mutant[] = [
     name: 'root-not-checked',
     bug: 'a point is made although its root is not the one the source signed',
     breaks: ['I3'],
-    seeds: 40,
+    meets: plans('memory-spoils', 'snapshot-torn'),
+    seeds: 20,
     mutations: [
       {
         file: 'recovery-agent/replica/receive.ts',
@@ -46,8 +61,9 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'journal-before-data',
     bug: 'the journal of a delta speaks of data that was never synced',
-    breaks: ['I3'],
-    seeds: 400,
+    breaks: ['I3', 'I7', 'convergence'],
+    meets: losesPowerAt('replica.sync-journal-*'),
+    seeds: 40,
     mutations: [
       {
         file: 'recovery-agent/replica/receiving-delta.ts',
@@ -59,8 +75,9 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'resume-skips-a-batch',
     bug: 'a resumed delta goes on one batch too late',
-    breaks: ['I7', 'convergence'],
-    seeds: 100,
+    breaks: ['I4', 'I7', 'convergence'],
+    meets: ({ crashes }) => crashes.some(({ name }) => name.startsWith('replica.sync-')),
+    seeds: 15,
     mutations: [
       {
         file: 'recovery-agent/replica/receiving-disk.ts',
@@ -73,7 +90,8 @@ export const mutants: readonly Mutant[] = [
     name: 'merge-not-synced',
     bug: 'pruning renames a merged layer whose tables were not synced',
     breaks: ['I3'],
-    seeds: 200,
+    meets: losesPowerAt('replica.prune-*'),
+    seeds: 15,
     mutations: [
       {
         file: 'shared/formats/qcow2/merge.ts',
@@ -95,8 +113,13 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'names-not-synced',
     bug: 'a point is recorded before the names of its layers are on stable storage',
-    breaks: ['I3'],
-    seeds: 100,
+    breaks: ['I3', 'I4', 'I10'],
+    meets: losesPowerAt(
+      'replica.seal-files-durable',
+      'replica.seal-in-transaction',
+      'replica.seal-committed',
+    ),
+    seeds: 10,
     mutations: [
       {
         file: 'recovery-agent/replica/receiving-delta.ts',
@@ -109,7 +132,8 @@ export const mutants: readonly Mutant[] = [
     name: 'pinned-point-dropped',
     bug: 'retention takes a pinned point',
     breaks: ['I10'],
-    seeds: 60,
+    meets: plans('pin'),
+    seeds: 5,
     mutations: [
       {
         file: 'recovery-agent/replica/catalog.ts',
@@ -122,7 +146,8 @@ export const mutants: readonly Mutant[] = [
     name: 'used-point-dropped',
     bug: 'retention takes a point a test failover stands on',
     breaks: ['I10'],
-    seeds: 60,
+    meets: plans('overlay'),
+    seeds: 10,
     mutations: [
       {
         file: 'recovery-agent/replica/prune.ts',
@@ -135,7 +160,8 @@ export const mutants: readonly Mutant[] = [
     name: 'older-epoch-accepted',
     bug: 'a fence is a number that nobody checks',
     breaks: ['I5'],
-    seeds: 100,
+    meets: plans('failover'),
+    seeds: 5,
     mutations: [
       {
         file: 'recovery-agent/stream/target/receiver.ts',
@@ -158,13 +184,15 @@ export const mutants: readonly Mutant[] = [
     name: 'tree-outside-of-the-seal',
     bug: 'the leaves of a delta are stored before it is sealed, in a transaction of their own',
     breaks: ['I7', 'I3', 'convergence'],
-    seeds: 60,
+    meets: ({ crashes }) =>
+      crashes.some(({ name }) => name === 'capture.before-seal' || name === 'capture.in-seal'),
+    seeds: 20,
     mutations: [
       {
         file: 'recovery-agent/capture/capture-cycle.ts',
         find: "  deps.crashPoint('capture.before-seal')",
         replace:
-          "  deps.buffer.atomically(() => storeDiskTrees(deps.buffer, vm.vmId, cycle.trees))\n  deps.crashPoint('capture.before-seal')",
+          "  deps.buffer.atomically(() => storeDiskTrees(deps.buffer, vm.vmId, disksOf(cycle)))\n  deps.crashPoint('capture.before-seal')",
       },
     ],
   },
@@ -172,7 +200,8 @@ export const mutants: readonly Mutant[] = [
     name: 'seam-forgotten',
     bug: 'a disk that shrank or grew keeps the leaf of the block at its old end',
     breaks: ['I7', 'I3'],
-    seeds: 100,
+    meets: plans('shrink'),
+    seeds: 25,
     mutations: [
       {
         file: 'recovery-agent/capture/scan.ts',
