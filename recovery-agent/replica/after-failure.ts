@@ -1,8 +1,8 @@
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import { catalogFileDamage } from './catalog/open-catalog.ts'
+import { repairCatalog } from './catalog/repair-catalog.ts'
 import { type ReplicaContext, storeError } from './context.ts'
-import { catalogFileDamage } from './open-catalog.ts'
-import { repairCatalog } from './repair-catalog.ts'
-import { restoreTreeAfter } from './restore-tree.ts'
+import { restoreTreeAfter } from './healing/restore-tree.ts'
 
 /**
  * What can be made good before the next attempt: a hash tree from the leaves of the layers, rows from the copy beside

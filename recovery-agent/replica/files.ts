@@ -19,8 +19,8 @@ import {
 } from 'node:fs'
 import { fsyncFolder } from '#shared/durable-file.ts'
 import type { BlockFile } from '#shared/formats/block-file.ts'
-import { DirectWrites } from './direct-writes.ts'
-import { openPunchHole } from './punch-hole.ts'
+import { openPunchHole } from './merging/punch-hole.ts'
+import { DirectWrites } from './receiving/direct-writes.ts'
 
 export interface ReplicaFiles {
   /** read: must exist. write: must exist. create: empty, replacing what was there. */

@@ -5,11 +5,11 @@ import { CLUSTER_BYTES } from '#shared/formats/qcow2/header.ts'
 import { LayerWriter } from '#shared/formats/qcow2/layer-writer.ts'
 import type { OverlayId, VmId } from '#shared/ids.ts'
 import type { OverlayDisk, PointRef } from '#shared/messages/commands.ts'
-import type { OverlayRow } from './catalog.ts'
-import { type ChainPoint, findPoint, isSamePoint } from './chain.ts'
+import type { OverlayRow } from './catalog/catalog.ts'
+import { type ChainPoint, findPoint, isSamePoint } from './catalog/chain.ts'
 import type { ReplicaContext } from './context.ts'
-import { refuseDamaged } from './damaged-points.ts'
-import { provePoint } from './prove-point.ts'
+import { refuseDamaged } from './proof/damaged-points.ts'
+import { provePoint } from './proof/prove-point.ts'
 
 export interface OverlayRequest {
   readonly vmId: VmId

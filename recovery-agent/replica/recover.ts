@@ -1,8 +1,8 @@
-import type { ReplicaRow } from './catalog.ts'
-import { saveChangedCopies } from './catalog-copy.ts'
+import type { ReplicaRow } from './catalog/catalog.ts'
+import { saveChangedCopies } from './catalog/catalog-copy.ts'
+import { rebuildCatalog } from './catalog/rebuild-catalog.ts'
+import { repairCatalog } from './catalog/repair-catalog.ts'
 import { type ReplicaContext, storeError } from './context.ts'
-import { rebuildCatalog } from './rebuild-catalog.ts'
-import { repairCatalog } from './repair-catalog.ts'
 import { removeReplica } from './retire.ts'
 import { sweep } from './sweep.ts'
 

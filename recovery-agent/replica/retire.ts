@@ -1,7 +1,7 @@
 /** The end of a replica: a failover that became final, or protection that was removed. */
 import { join } from 'node:path'
-import type { OverlayRow, ReplicaRow } from './catalog.ts'
-import { saveChangedCopies } from './catalog-copy.ts'
+import type { OverlayRow, ReplicaRow } from './catalog/catalog.ts'
+import { saveChangedCopies } from './catalog/catalog-copy.ts'
 import type { ReplicaContext } from './context.ts'
 
 /**

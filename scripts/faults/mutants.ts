@@ -17,7 +17,7 @@ export const mutants: Readonly<Record<'I2' | 'I3', readonly Mutation[]>> = {
   /** Memory flips a bit in a received block now and then, and a point is made although its root is not the one signed. */
   I3: [
     {
-      file: 'recovery-agent/replica/receiving-disk.ts',
+      file: 'recovery-agent/replica/receiving/receiving-disk.ts',
       find: 'const whole = blocks.map((block, i) => this.#checked(block, blockIndexes[i]))',
       replace: `const whole = blocks.map((block, i) => {
       const spoiled = this.#checked(block, blockIndexes[i])
@@ -28,7 +28,7 @@ export const mutants: Readonly<Record<'I2' | 'I3', readonly Mutation[]>> = {
     })`,
     },
     {
-      file: 'recovery-agent/replica/receive.ts',
+      file: 'recovery-agent/replica/receiving/receive.ts',
       find: 'if (diverging.length > 0) {',
       replace: 'if (diverging.length > 1_000_000) {',
     },

@@ -52,7 +52,7 @@ export const mutants: readonly Mutant[] = [
     seeds: 20,
     mutations: [
       {
-        file: 'recovery-agent/replica/receive.ts',
+        file: 'recovery-agent/replica/receiving/receive.ts',
         find: 'if (diverging.length > 0) {',
         replace: 'if (diverging.length > 1_000_000) {',
       },
@@ -66,7 +66,7 @@ export const mutants: readonly Mutant[] = [
     seeds: 40,
     mutations: [
       {
-        file: 'recovery-agent/replica/receiving-delta.ts',
+        file: 'recovery-agent/replica/receiving/receiving-delta.ts',
         find: 'for (const disk of dirty) disk.syncData()',
         replace: '',
       },
@@ -80,7 +80,7 @@ export const mutants: readonly Mutant[] = [
     seeds: 15,
     mutations: [
       {
-        file: 'recovery-agent/replica/receiving-disk.ts',
+        file: 'recovery-agent/replica/receiving/receiving-disk.ts',
         find: "if (kind === 'delta') this.#nextBatch = batch + 1",
         replace: "if (kind === 'delta') this.#nextBatch = batch + 2",
       },
@@ -122,7 +122,7 @@ export const mutants: readonly Mutant[] = [
     seeds: 10,
     mutations: [
       {
-        file: 'recovery-agent/replica/receiving-delta.ts',
+        file: 'recovery-agent/replica/receiving/receiving-delta.ts',
         find: "    this.#syncFolders()\n    crash('replica.seal-files-durable')",
         replace: "    crash('replica.seal-files-durable')",
       },
@@ -136,7 +136,7 @@ export const mutants: readonly Mutant[] = [
     seeds: 5,
     mutations: [
       {
-        file: 'recovery-agent/replica/catalog.ts',
+        file: 'recovery-agent/replica/catalog/catalog.ts',
         find: "pinned: row['pinned'] === 1",
         replace: 'pinned: false',
       },
@@ -150,7 +150,7 @@ export const mutants: readonly Mutant[] = [
     seeds: 10,
     mutations: [
       {
-        file: 'recovery-agent/replica/prune.ts',
+        file: 'recovery-agent/replica/merging/prune.ts',
         find: 'inUse: overlaysOn(overlays, point).length > 0,',
         replace: 'inUse: overlays.length < 0,',
       },

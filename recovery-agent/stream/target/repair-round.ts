@@ -1,6 +1,6 @@
 /**
  * Asks the source of a replica for the blocks that rotted here, a batch at a time, until all were asked for. Only what
- * has exactly the leaf of what was lost is taken (replica/repair.ts), so a wrong answer costs nothing but its bytes.
+ * has exactly the leaf of what was lost is taken (replica/healing/repair.ts), so a wrong answer costs nothing but its bytes.
  */
 import type { RepairWanted } from '#recovery-agent/replica/port.ts'
 import type { RemoteReplicaStore } from '#recovery-agent/replica/remote.ts'

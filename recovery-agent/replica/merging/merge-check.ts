@@ -1,0 +1,97 @@
+/**
+ * What a merge looks at so that it never makes damage final. Leaves are united from rows, never from what was copied, so
+ * a rotten block stays known as damaged whatever happens; but the file it could have been healed in goes.
+ *
+ *   before   the tables of every layer that will go say exactly what was written; otherwise the merge does not begin,
+ *            the layer is damaged as a whole, and healing comes first
+ *   during   each block that is copied has its leaf; otherwise it is copied as it is and recorded as damaged
+ */
+import { BLOCK_BYTES } from '#shared/blocks/block.ts'
+import { GROUP_CHILDREN, leafOf } from '#shared/blocks/hash-tree.ts'
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import { ABSENT, L2_ENTRIES, ZERO } from '#shared/formats/qcow2/cluster-map.ts'
+import { type LayerTables, readTable } from '#shared/formats/qcow2/layer-reader.ts'
+import type { CopiedBlocks } from '#shared/formats/qcow2/merge.ts'
+import type { LayerKey } from '../catalog/layer-leaves.ts'
+import type { LeafGroup } from '../catalog/leaf-groups.ts'
+import type { ReplicaContext } from '../context.ts'
+
+const GROUPS_PER_TABLE = L2_ENTRIES / GROUP_CHILDREN
+
+/** Throws `layer-damaged`, recorded. A step for each table. */
+export function* checkTables(
+  context: ReplicaContext,
+  key: LayerKey,
+  layer: LayerTables,
+): Generator<void, void> {
+  const { catalog, clock } = context
+  if (!areLeavesKnown(context, key)) return
+  for (let tableIndex = 0; tableIndex < layer.l2Clusters.length; tableIndex++) {
+    const wrong = wrongBlock(context, key, { tableIndex, table: readTable(layer, tableIndex) })
+    if (wrong !== undefined) {
+      const what = `its tables say something else of block ${wrong} than what was written`
+      catalog.transaction(() => catalog.damage.addWhole(key, what, clock.now()))
+      throw new HotsiteError('layer-damaged', `${layer.path} is not merged: ${what}`, { details: { ...key } })
+    }
+    yield
+  }
+}
+
+/** The first block of a table of which table and stored leaves say different things. */
+function wrongBlock(
+  { catalog }: ReplicaContext,
+  key: LayerKey,
+  { tableIndex, table }: { tableIndex: number; table: Int32Array | undefined },
+): number | undefined {
+  for (let g = 0; g < GROUPS_PER_TABLE; g++) {
+    const groupIndex = tableIndex * GROUPS_PER_TABLE + g
+    const group = catalog.layerLeaves.group(key, groupIndex)
+    for (let i = 0; i < GROUP_CHILDREN; i++) {
+      if (!saysTheSame(table?.[g * GROUP_CHILDREN + i] ?? ABSENT, group, i))
+        return groupIndex * GROUP_CHILDREN + i
+    }
+  }
+  return undefined
+}
+
+function saysTheSame(state: number, group: LeafGroup, i: number): boolean {
+  if (state === ABSENT) return group.state(i) === 'absent'
+  return group.state(i) === (state === ZERO ? 'zero' : 'data')
+}
+
+/** Holds copied blocks against their leaves. */
+export function blockCheck(
+  context: ReplicaContext,
+  keys: readonly LayerKey[],
+): (copied: CopiedBlocks) => void {
+  const { catalog, clock, log } = context
+  const known = keys.map((key) => areLeavesKnown(context, key))
+  let open: { readonly key: LayerKey; readonly groupIndex: number; readonly group: LeafGroup } | undefined
+  const groupOf = (key: LayerKey, groupIndex: number) => {
+    if (open?.key !== key || open.groupIndex !== groupIndex)
+      open = { key, groupIndex, group: catalog.layerLeaves.group(key, groupIndex) }
+    return open.group
+  }
+  return ({ upperIndex, blockIndexes, bytes }) => {
+    const key = keys[upperIndex]
+    if (!key || !known[upperIndex]) return
+    blockIndexes.forEach((blockIndex, n) => {
+      const i = blockIndex % GROUP_CHILDREN
+      const group = groupOf(key, Math.floor(blockIndex / GROUP_CHILDREN))
+      const block = bytes.subarray(n * BLOCK_BYTES, (n + 1) * BLOCK_BYTES)
+      if (leafOf(block).equals(group.leaf(i))) return
+      const what = 'it has another hash than when it was written'
+      log.warn('replica.rot-found-by-merge', { ...key, blockIndex })
+      catalog.transaction(() => catalog.damage.addBlock(key, blockIndex, { what, nowMs: clock.now() }))
+    })
+  }
+}
+
+/** A damaged row is as good as none: the layer is read and proved again later. */
+function areLeavesKnown({ catalog }: ReplicaContext, key: LayerKey): boolean {
+  try {
+    return catalog.layerLeaves.facts(key) !== undefined && catalog.layerLeaves.groupIndexes(key).length >= 0
+  } catch {
+    return false
+  }
+}

@@ -1,0 +1,168 @@
+/** A delta that is being received, all its disks. What `sync` returned from survives any crash. */
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import type { DiskId } from '#shared/ids.ts'
+import { type Catalog, treeOf } from '../catalog/catalog.ts'
+import { type Chain, hiddenBytes } from '../catalog/chain.ts'
+import type { ReplicaCrash } from '../crash-points.ts'
+import type { ReplicaFiles } from '../files.ts'
+import { lostBlocks } from '../healing/lost-blocks.ts'
+import { layerName, type Paths, partSuffix } from '../names.ts'
+import type { BlockBatch, DeltaHeader, DiskProgress, SignedManifest } from '../port.ts'
+import { ReceivingDisk } from './receiving-disk.ts'
+
+export interface ReceiveContext {
+  readonly catalog: Catalog
+  readonly files: ReplicaFiles
+  readonly paths: Paths
+  readonly crash: ReplicaCrash
+}
+
+export class ReceivingDelta {
+  readonly header: DeltaHeader
+  readonly #context: ReceiveContext
+  readonly #disks: ReadonlyMap<DiskId, ReceivingDisk>
+  #isClosed = false
+
+  /** Opens or resumes; the row in `partials` is there already. */
+  constructor(header: DeltaHeader, context: ReceiveContext) {
+    this.header = header
+    this.#context = context
+    const disks = new Map<DiskId, ReceivingDisk>()
+    this.#disks = disks
+    try {
+      for (const disk of header.disks) {
+        context.files.ensureFolder(context.paths.diskFolder(header.vmId, disk.diskId))
+        disks.set(
+          disk.diskId,
+          new ReceivingDisk({
+            disk,
+            kind: header.kind,
+            layerPath: context.paths.layer(header.vmId, disk.diskId, header),
+            tree: treeOf(header.vmId, disk.diskId),
+            leaves: context.catalog.leaves,
+            files: context.files,
+            lost: header.kind === 'sync' ? lostBlocks(context.catalog, header.vmId, disk.diskId) : [],
+          }),
+        )
+      }
+      this.#syncFolders()
+    } catch (error) {
+      this.close()
+      throw error
+    }
+  }
+
+  disk(diskId: DiskId): ReceivingDisk | undefined {
+    return this.#disks.get(diskId)
+  }
+
+  write(batch: BlockBatch): void {
+    const disk = this.#disks.get(batch.diskId)
+    if (!disk) throw new HotsiteError('stream-malformed', `disk ${batch.diskId} is not part of the delta`)
+    disk.write(batch)
+  }
+
+  progress(): DiskProgress[] {
+    return [...this.#disks.values()].map(({ diskId, durableBatch }) => ({ diskId, nextBatch: durableBatch }))
+  }
+
+  /** Data first, then the journal that speaks of it. */
+  sync(): DiskProgress[] {
+    const { crash } = this.#context
+    const dirty = [...this.#disks.values()].filter((disk) => disk.isDirty)
+    if (dirty.length === 0) return this.progress()
+    for (const disk of dirty) disk.syncData()
+    crash('replica.sync-data-durable')
+    for (const disk of dirty) disk.writeJournal()
+    crash('replica.sync-journal-written')
+    for (const disk of dirty) disk.syncJournal()
+    crash('replica.sync-journal-durable')
+    return this.progress()
+  }
+
+  /** Disks whose own leaves give another root, or another size, than the source signed; and those only one side has. */
+  diverging(manifest: SignedManifest): DiskId[] {
+    const signed = new Map(manifest.roots.map((root) => [root.diskId, root]))
+    const unequal = [...this.#disks.values()].filter((disk) => {
+      const root = signed.get(disk.diskId)
+      return !root || root.sizeBytes !== disk.sizeBytes || !disk.root().equals(root.root)
+    })
+    const unknown = manifest.roots.filter(({ diskId }) => !this.#disks.has(diskId))
+    return [...unequal, ...unknown].map(({ diskId }) => diskId)
+  }
+
+  /** Every layer sealed, durable and under its final name; no point yet. */
+  sealFiles(chain: Chain): void {
+    const { crash, files } = this.#context
+    const base = chain.at(-1)
+    for (const disk of this.#disks.values()) {
+      disk.seal({
+        backingName: base && hasLayer(chain, disk.diskId) ? layerName(base) : null,
+        hidden: hiddenBytes(chain, disk),
+        crash,
+      })
+      crash('replica.seal-disk-sealed')
+    }
+    for (const disk of this.#disks.values()) {
+      files.rename(disk.layerPath + partSuffix, disk.layerPath)
+      crash('replica.seal-disk-renamed')
+    }
+    this.#syncFolders()
+    crash('replica.seal-files-durable')
+  }
+
+  #syncFolders(): void {
+    const { files, paths } = this.#context
+    for (const { diskId } of this.#disks.values())
+      files.syncFolder(paths.diskFolder(this.header.vmId, diskId))
+    files.syncFolder(paths.vmFolder(this.header.vmId))
+    files.syncFolder(paths.replicas)
+  }
+
+  /** The point, inside the caller's transaction. */
+  record(chain: Chain, manifest: SignedManifest, nowMs: number): void {
+    const { catalog, files } = this.#context
+    const { vmId, epoch, seq, capturedAtMs, consistency } = this.header
+    const disks = [...this.#disks.values()]
+    catalog.addToChain(
+      vmId,
+      {
+        epoch,
+        seq,
+        state: 'point',
+        capturedAtMs,
+        completedAtMs: nowMs,
+        consistency,
+        pinned: false,
+        disks: disks.map((disk) => ({
+          diskId: disk.diskId,
+          sizeBytes: disk.sizeBytes,
+          root: disk.root(),
+          changedBytes: disk.changedBytes(),
+          storedBytes: files.storedBytes(disk.layerPath),
+        })),
+      },
+      manifest.encoded,
+    )
+    for (const disk of disks) {
+      const key = { vmId, diskId: disk.diskId, seq }
+      catalog.layerLeaves.put(key, disk.leafGroups(hasLayer(chain, disk.diskId)), disk.fileBytes())
+    }
+    for (const disk of disks) disk.tree.flush()
+    for (const { diskId } of chain.at(-1)?.disks ?? []) {
+      if (!this.#disks.has(diskId)) catalog.dropTree(vmId, diskId)
+    }
+    catalog.deletePartial(vmId)
+  }
+
+  close(): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    for (const disk of this.#disks.values()) disk.close()
+  }
+}
+
+/** The newest member has the disk, so that a new layer of it stands on that. */
+function hasLayer(chain: Chain, diskId: DiskId): boolean {
+  return chain.at(-1)?.disks.some((disk) => disk.diskId === diskId) ?? false
+}
