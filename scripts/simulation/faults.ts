@@ -116,7 +116,8 @@ function rotRow(world: World, host: Host): void {
 }
 
 const explainedByRows = {
-  'buffer.db': ['buffer-damaged', 'tree-damaged'],
+  // Of a VM whose rows are all gone nothing says that there were any.
+  'buffer.db': ['buffer-damaged', 'tree-damaged', 'buffer-lost'],
   'replica.db': ['diverged', 'replica-damaged'],
 } as const
 
