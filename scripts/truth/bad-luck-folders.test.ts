@@ -14,6 +14,7 @@ import {
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { formatChecksum } from '#recovery-agent/buffer/damaged-file.ts'
 import { hasTool } from '#shared/testing/tools.ts'
 import { agentEntry } from '../faults/world.ts'
 import { freePort } from '../lab-kit/configs.ts'
@@ -57,6 +58,9 @@ function bumpVersion(path: string): void {
   // What is still in the write-ahead log goes into the file first, so that it can be compared byte for byte.
   db.pragma('wal_checkpoint(TRUNCATE)')
   db.pragma('user_version = 4711')
+  // buffer.db says it twice, so that a flipped bit does not pass for a newer program.
+  if (db.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'format'").get())
+    db.prepare('UPDATE format SET version = 4711, checksum = ?').run(formatChecksum(4711))
   db.pragma('wal_checkpoint(TRUNCATE)')
   db.close()
 }

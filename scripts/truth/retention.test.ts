@@ -1,7 +1,16 @@
 /** Done when: every sealed layer passes `qemu-img check`, every listed point `qemu-img compare`, down to each retention. */
 import { spawnSync } from 'node:child_process'
-import { closeSync, copyFileSync, existsSync, ftruncateSync, openSync, statSync, writeSync } from 'node:fs'
-import { join } from 'node:path'
+import {
+  closeSync,
+  copyFileSync,
+  existsSync,
+  ftruncateSync,
+  openSync,
+  readdirSync,
+  statSync,
+  writeSync,
+} from 'node:fs'
+import { dirname, join } from 'node:path'
 import { expect, it } from 'vitest'
 import { intBelow, type Rng, seededRng } from '#shared/rng.ts'
 import { hasTool } from '#shared/testing/tools.ts'
@@ -57,7 +66,16 @@ it.skipIf(!hasTool('qemu-img'))(
     for (const retentionPoints of [15, 3, 1, 0]) {
       await test.vm.setPolicy({ retentionPoints })
       const listed = () => test.vm.points()
+      const layerCount = async () => {
+        const newest = (await listed()).at(-1)?.seq ?? 0
+        const folders = disks.map(({ diskId }) => dirname(test.vm.layer(newest, diskId)))
+        return Math.max(
+          ...folders.map((dir) => readdirSync(dir).filter((file) => file.endsWith('.qcow2')).length),
+        )
+      }
       expect(await waitUntil(async () => (await listed()).length === retentionPoints + 1, 30_000)).toBe(true)
+      // A merge renames files: whoever opens a chain at that instant has to open it again.
+      expect(await waitUntil(async () => (await layerCount()) === retentionPoints + 1, 30_000)).toBe(true)
       for (const point of await listed()) {
         expect(point.attested).toBe(true)
         for (const { diskId } of disks) {
