@@ -27,10 +27,10 @@ export const formatChecksum = (version: number): number => rowChecksum('format',
 export function isFileDamage(error: unknown): boolean {
   if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'string') return false
   if (/^SQLITE_(CORRUPT|NOTADB|IOERR_READ|IOERR_SHORT_READ|IOERR_CORRUPTFS)/.test(error.code)) return true
-  // A file that was emptied while it was open has no tables.
+  // A file that was emptied while it was open has no tables; a header may name a format no SQLite ever had.
   return (
     error.code === 'SQLITE_ERROR' &&
-    /no such (table|column)|already exists|duplicate column/.test(error.message)
+    /no such (table|column)|already exists|duplicate column|unsupported file format/.test(error.message)
   )
 }
 
