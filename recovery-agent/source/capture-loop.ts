@@ -48,7 +48,7 @@ async function cycle(source: Source, signal: AbortSignal): Promise<void> {
   let outcome: CaptureOutcome
   try {
     outcome = await engine.capture(source.vmId, {
-      compress: source.compresses,
+      compress: source.compressing.inNextCycle,
       proofHours: source.record.policy.proofHours,
       writes: { history: source.record.writes, elapsedMs },
     })

@@ -13,10 +13,10 @@ import { zoneClock } from '#shared/zone-clock.ts'
 import { limits } from '../limits.ts'
 import type { RaiseEvent } from '../reports/events.ts'
 import type { AgentState, SourceRecord } from '../state/agent-state.ts'
-import { CompressionChoice, isLinkScarce } from '../stream/source/compression-choice.ts'
 import type { PeerLinks } from '../stream/source/peer-links.ts'
 import { abortable } from './abortable.ts'
 import { CatchingUp } from './catching-up.ts'
+import { Compressing } from './compressing.ts'
 import { Flow } from './flow.ts'
 import { PendingSync } from './pending-sync.ts'
 import { VmThrottle } from './vm-throttle.ts'
@@ -49,8 +49,7 @@ type Activity = ReplicationReport['activity']
 export class Source {
   readonly deps: SourceDeps
   readonly log: Logger
-  /** Learned from the synchronizations of this life. */
-  readonly compression = new CompressionChoice()
+  readonly compressing = new Compressing(this)
   readonly throttle = new VmThrottle(this)
   readonly flow = new Flow(this)
   readonly catchingUp = new CatchingUp(this)
@@ -129,18 +128,6 @@ export class Source {
 
   get mayCapture(): boolean {
     return this.maySend && this.#engineState !== undefined && this.#engineState.needsSync === null
-  }
-
-  /** For the next copy cycle. What may have to wait in the buffer takes less room compressed. */
-  get compresses(): boolean {
-    const { policy } = this.#record
-    return policy.compression && (!this.#connected || this.linkIsScarce || this.compression.worthwhile)
-  }
-
-  /** By the throttle of the moment, or as it was last measured. */
-  get linkIsScarce(): boolean {
-    const { linkBytesPerSecond } = this.flow
-    return isLinkScarce({ throttleBytesPerSecond: this.throttle.bytesPerSecond, linkBytesPerSecond })
   }
 
   get peerConnected(): boolean {

@@ -83,8 +83,8 @@ async function synchronize(work: Work, newestSeq: number): Promise<number> {
       session,
       epoch: source.record.epoch,
       compress: source.record.policy.compression,
-      choice: source.compression,
-      linkIsScarce: () => source.linkIsScarce,
+      choice: source.compressing.choice,
+      linkIsScarce: () => source.compressing.linkIsScarce,
       clock,
       onProgress,
     })

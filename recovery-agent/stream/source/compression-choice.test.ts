@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { CompressionChoice, isLinkScarce } from './compression-choice.ts'
+import { CompressionChoice, isLinkScarce, WayRates } from './compression-choice.ts'
 
 const MiB = 2 ** 20
 
@@ -55,6 +55,27 @@ describe('whether to compress', () => {
     expect(choice.worthwhile).toBe(true)
     transfer(choice, { ...rates, link: 1000, batches: 2000 })
     expect(choice.worthwhile).toBe(false)
+  })
+
+  test('what one VM learned, the next one on the link knows', () => {
+    const link = new WayRates()
+    const rates = { link: 1000, compressor: 150, reader: 1000, keeps: 0.4 }
+    transfer(new CompressionChoice(link), { ...rates, batches: 200 })
+    expect(transfer(new CompressionChoice(link), { ...rates, batches: 100 })).toBe(0)
+  })
+
+  test('what loses again and again is tried ever less often', () => {
+    const choice = new CompressionChoice()
+    const rates = { link: 1000, compressor: 150, reader: 1000, keeps: 0.4 }
+    const compressedOf = (hundreds: number) =>
+      Array.from({ length: hundreds }, () => transfer(choice, { ...rates, batches: 100 })).reduce(
+        (sum, count) => sum + count,
+        0,
+      )
+    const early = compressedOf(40)
+    const late = compressedOf(40)
+    expect(early).toBeGreaterThan(0)
+    expect(late).toBeLessThan(early)
   })
 
   test('a pause between two transfers does not count', () => {

@@ -10,6 +10,7 @@ import type { Logger } from '#shared/log.ts'
 import type { PeerAddress } from '#shared/messages/commands.ts'
 import type { Rng } from '#shared/rng.ts'
 import type { ServerIdentity } from '#shared/trust/identity-store.ts'
+import { WayRates } from './compression-choice.ts'
 import { PeerLink } from './peer-link.ts'
 
 export interface LinkLease {
@@ -20,6 +21,8 @@ export interface LinkLease {
 /** One channel for each target agent, kept for as long as some VM replicates to it. */
 export interface PeerLinks extends AsyncDisposable {
   acquire(address: PeerAddress): LinkLease
+  /** Whether compressing pays on the way to this agent, as far as it was learned in this life. */
+  ratesTo(serverId: ServerId): WayRates
   /** Ends the channels to servers that are revoked by now. */
   dropRevoked(): void
 }
@@ -51,6 +54,8 @@ interface Entry {
 export function createPeerLinks(options: PeerLinksOptions): PeerLinks {
   const entries = new Map<ServerId, Entry>()
   const ending = new Set<Promise<void>>()
+  /** Outlives the connections: one for each agent that was ever a target here. */
+  const rates = new Map<ServerId, WayRates>()
 
   function openEntry(serverId: ServerId, leases: Set<Lease>): Entry {
     const { clock, rng, backoff, onEvent } = options
@@ -97,6 +102,11 @@ export function createPeerLinks(options: PeerLinksOptions): PeerLinks {
           if (entry.leases.size === 0) close(address.serverId, entry)
         },
       }
+    },
+    ratesTo(serverId) {
+      const known = rates.get(serverId) ?? new WayRates()
+      rates.set(serverId, known)
+      return known
     },
     dropRevoked() {
       for (const [serverId, { link }] of entries)
