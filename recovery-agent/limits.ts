@@ -21,6 +21,8 @@ export const limits = {
   durableEveryMs: 2_000,
   /** And after this long without a message, so that a slow source sees its progress. */
   durableIdleMs: 100,
+  /** Leaves of one disk that is being received, 33 bytes for each block; what is more lies in a file until the seal. */
+  leavesInMemoryBytes: 2 * MiB,
   /** Messages of one VM waiting at the target, 8 MiB at most; then the socket is read no further. */
   receiveQueueMessages: 8,
   disksPerVm: 64,

@@ -19,6 +19,7 @@ export interface ReplicaContext {
   readonly clock: Clock
   readonly log: Logger
   readonly readers: Readers
+  readonly leavesInMemoryBytes: number
 }
 
 /** `asReplicaError` for an error of this store. */

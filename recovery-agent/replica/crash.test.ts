@@ -36,7 +36,8 @@ afterEach(() => {
 })
 
 function openWith(crashPoint: CrashPoint, files: LosingFiles) {
-  return openReplicaStore({ dir: dir.path, clock: systemClock, log: silentLog, crashPoint, files })
+  const options = { dir: dir.path, clock: systemClock, log: silentLog, crashPoint, files }
+  return openReplicaStore({ ...options, leavesInMemoryBytes: 100 })
 }
 
 /** How often a whole life passes each point. */

@@ -31,6 +31,8 @@ export function isDiskFolder(name: string): boolean {
 
 export const partSuffix = '.part'
 export const journalSuffix = '.journal'
+/** Leaves of a part that do not fit into memory. */
+export const leavesSuffix = '.leaves'
 /** A layer that is written anew. */
 export const repairSuffix = '.repair'
 /** On its way to its own name, or found under a name that is another one's. */

@@ -9,6 +9,7 @@ import type { Logger } from '#shared/log.ts'
 import type { PointRef } from '#shared/messages/commands.ts'
 import type { ReplicationPolicy } from '#shared/messages/policy.ts'
 import type { PointReport } from '#shared/messages/reports.ts'
+import { limits } from '../limits.ts'
 import { PendingTree } from '../tree/leaf-store.ts'
 import { type AdoptRequest, adoptDisks } from './adopt.ts'
 import { afterFailure } from './after-failure.ts'
@@ -45,6 +46,8 @@ export interface OpenReplicaStore {
   readonly log: Logger
   readonly crashPoint: CrashPoint
   readonly files?: ReplicaFiles
+  /** Of each disk that is being received; default: limits.leavesInMemoryBytes. */
+  readonly leavesInMemoryBytes?: number
 }
 
 /** One owner at a time: the caller holds the lock of the data folder. */
@@ -57,7 +60,9 @@ export function openReplicaStore(
   const { clock, log, crashPoint: crash } = options
   const db = openCatalogFile(paths.database, log)
   const readers = new Readers()
-  return new LayerReplicaStore({ catalog: new Catalog(db), files, paths, crash, clock, log, readers })
+  const { leavesInMemoryBytes = limits.leavesInMemoryBytes } = options
+  const what = { catalog: new Catalog(db), leavesInMemoryBytes }
+  return new LayerReplicaStore({ ...what, files, paths, crash, clock, log, readers })
 }
 
 class LayerReplicaStore implements ReplicaStore, Disposable {

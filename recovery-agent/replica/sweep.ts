@@ -1,7 +1,7 @@
 import { dirname, join } from 'node:path'
 import type { DiskId, VmId } from '#shared/ids.ts'
 import type { ReplicaContext } from './context.ts'
-import { isDiskFolder, journalSuffix, partSuffix } from './names.ts'
+import { isDiskFolder, journalSuffix, leavesSuffix, partSuffix } from './names.ts'
 
 /**
  * Removes the files of a replica that no row of the database names: what a crash or a finished delta left. Only
@@ -27,7 +27,8 @@ export function sweep(context: ReplicaContext, vmId: VmId): void {
   for (const { diskId } of partial?.disks ?? []) {
     const layer = paths.layer(vmId, diskId, partial ?? { epoch: 0, seq: 0 })
     // The bare name too: sealed and renamed when the process died, it becomes a part again with the next attempt.
-    for (const path of [layer, layer + partSuffix, layer + journalSuffix]) named.add(path)
+    const suffixes = ['', partSuffix, journalSuffix, leavesSuffix]
+    for (const suffix of suffixes) named.add(layer + suffix)
   }
   const folder = paths.vmFolder(vmId)
   for (const diskId of files.list(folder).filter(isDiskFolder)) {

@@ -4,9 +4,18 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { BLOCK_BYTES, blockCountOf } from '#shared/blocks/block.ts'
-import { GROUP_BYTES, groupCountOf, HASH_BYTES, nodeOf, rootOf, ZERO_HASH } from '#shared/blocks/hash-tree.ts'
+import {
+  GROUP_BYTES,
+  groupCountOf,
+  HASH_BYTES,
+  nodeOf,
+  rootOf,
+  ZERO_GROUP,
+  ZERO_HASH,
+} from '#shared/blocks/hash-tree.ts'
 import { openSqlite, type Sqlite } from '#shared/sqlite.ts'
 import { leafStoreSchema, openLeafStore, PendingTree, treePagesMigration } from './leaf-store.ts'
+import type { LeafScratch } from './pending-tree.ts'
 
 let db: Sqlite
 
@@ -19,6 +28,13 @@ beforeEach(() => {
 })
 
 afterEach(() => db.close())
+
+function scratchInMemory(kept = new Map<number, Buffer>()): LeafScratch {
+  return {
+    put: (index, leaves) => void kept.set(index, Buffer.from(leaves)),
+    get: (index) => kept.get(index) ?? ZERO_GROUP,
+  }
+}
 
 const GROUPS = 4
 const sizeOf = (blocks: number) => blocks * BLOCK_BYTES
@@ -48,34 +64,56 @@ const steps = fc.array(
 )
 
 describe('a tree in a database', () => {
-  it('has the root of its leaves after any run of changes, resizes, flushes and reloads', () => {
-    fc.assert(
-      fc.property(steps, (run) => {
-        const store = openLeafStore(db)
-        store.truncate('t', 0)
-        let tree = new PendingTree(store, 't')
-        let sizeBytes = sizeOf(GROUPS * 256)
-        const model = new Map<number, number>()
-        for (const step of run) {
-          if ('set' in step && step.set < blockCountOf(sizeBytes)) {
-            tree.setLeaf(step.set, leaf(step.value))
-            model.set(step.set, step.value)
-          } else if ('blocks' in step) {
-            sizeBytes = sizeOf(step.blocks)
-            tree.resize(sizeBytes)
-            for (const index of model.keys()) if (index >= step.blocks) model.delete(index)
-          } else if ('flush' in step) {
-            tree.flush()
-          } else if ('reload' in step) {
-            tree.flush()
-            tree = new PendingTree(store, 't')
+  it.each([
+    ['in memory', undefined],
+    ['some of them set aside', { scratch: scratchInMemory(), maxBytes: 100 }],
+    ['all of them set aside', { scratch: scratchInMemory(), maxBytes: 0 }],
+  ])(
+    'has the root of its leaves after any run of changes, resizes, flushes and reloads: %s',
+    (_what, spill) => {
+      fc.assert(
+        fc.property(steps, (run) => {
+          const store = openLeafStore(db)
+          store.truncate('t', 0)
+          let tree = new PendingTree(store, 't', spill)
+          let sizeBytes = sizeOf(GROUPS * 256)
+          const model = new Map<number, number>()
+          for (const step of run) {
+            if ('set' in step && step.set < blockCountOf(sizeBytes)) {
+              tree.setLeaf(step.set, leaf(step.value))
+              model.set(step.set, step.value)
+            } else if ('blocks' in step) {
+              sizeBytes = sizeOf(step.blocks)
+              tree.resize(sizeBytes)
+              for (const index of model.keys()) if (index >= step.blocks) model.delete(index)
+            } else if ('flush' in step) {
+              tree.flush()
+            } else if ('reload' in step) {
+              tree.flush()
+              tree = new PendingTree(store, 't', spill)
+            }
+            expect(tree.root(sizeBytes)).toEqual(modelRoot(model, sizeBytes))
           }
-          expect(tree.root(sizeBytes)).toEqual(modelRoot(model, sizeBytes))
-        }
-        for (const [index, value] of model) expect(tree.leaf(index)).toEqual(leaf(value))
-      }),
-      { numRuns: 80 },
-    )
+          for (const [index, value] of model) expect(tree.leaf(index)).toEqual(leaf(value))
+        }),
+        { numRuns: 80 },
+      )
+    },
+  )
+
+  it('believes nothing of what it set aside', () => {
+    const kept = new Map<number, Buffer>()
+    const spill = { scratch: scratchInMemory(kept), maxBytes: 0 }
+    const tree = new PendingTree(openLeafStore(db), 't', spill)
+    tree.setLeaf(3, leaf(1))
+    tree.setLeaf(300, leaf(2))
+    const model = new Map([3, 300].map((index, i) => [index, i + 1]))
+    expect(tree.root(sizeOf(GROUPS * 256))).toEqual(modelRoot(model, sizeOf(GROUPS * 256)))
+    expect(kept.size).toBe(2)
+    expect(tree.pendingBytes).toBeLessThan(1000)
+    kept.get(0)?.fill(7)
+    expect(() => tree.leaf(3)).toThrow(expect.objectContaining({ code: 'tree-damaged' }))
+    expect(() => tree.flush()).toThrow(expect.objectContaining({ code: 'tree-damaged' }))
   })
 
   it('keeps no row for a group of zeros, and none of another tree', () => {

@@ -3,7 +3,8 @@
  *
  * One group is held open, whole; the others that changed are packed to the leaves that differ from the stored group.
  * So a change costs some 250 bytes of memory for its group and 33 for each leaf, 8 KiB at the most, and next to nothing
- * where a group became zero; `pendingBytes` counts it, and whoever fills the tree sees to its bound.
+ * where a group became zero; `pendingBytes` counts it, and whoever fills the tree sees to its bound. With a scratch, leaves
+ * beyond a bound lie there, and only the node over them, which tells whether what is read back is right, stays in memory.
  */
 import { blockCountOf } from '#shared/blocks/block.ts'
 import {
@@ -14,17 +15,31 @@ import {
   ZERO_GROUP,
   ZERO_HASH,
 } from '#shared/blocks/hash-tree.ts'
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { LeafStore } from './leaf-store.ts'
 import { MAX_GROUPS, rootAfter, type UpperChange } from './upper-pages.ts'
 
 /** What a packed group costs beside its leaves: a Map entry, an object and two small buffers (measured). */
 const ENTRY_BYTES = 250
 
+/** Room for whole groups of leaves, wanted no longer than the tree is in use. */
+export interface LeafScratch {
+  put(groupIndex: number, leaves: Buffer): void
+  get(groupIndex: number): Buffer
+}
+
+export interface Spill {
+  readonly scratch: LeafScratch
+  /** Of leaves in memory. */
+  readonly maxBytes: number
+}
+
 interface PackedGroup {
   readonly node: Buffer
   /** Where `leaves` belong in the group; null: they are the whole group. */
   readonly positions: Uint8Array | null
-  readonly leaves: Buffer
+  /** null: they are in the scratch. */
+  readonly leaves: Buffer | null
 }
 
 interface OpenGroup {
@@ -41,20 +56,22 @@ const NO_GROUP: OpenGroup = { index: -1, base: ZERO_GROUP, leaves: ZERO_GROUP, i
 export class PendingTree {
   readonly #store: LeafStore
   readonly #tree: string
+  readonly #spill: Spill | undefined
   readonly #packed = new Map<number, PackedGroup>()
-  #pendingBytes = 0
+  #leavesBytes = 0
   #open: OpenGroup = NO_GROUP
   /** Stored groups from here on were cut off: the disk was shorter than that at some time since the last flush. */
   #cutGroups = Number.POSITIVE_INFINITY
 
-  constructor(store: LeafStore, tree: string) {
+  constructor(store: LeafStore, tree: string, spill?: Spill) {
     this.#store = store
     this.#tree = tree
+    this.#spill = spill
   }
 
   /** Memory that changes take until the flush. */
   get pendingBytes(): number {
-    return this.#pendingBytes
+    return this.#packed.size * ENTRY_BYTES + this.#leavesBytes
   }
 
   /** Shares memory with the tree: copy it before keeping it. */
@@ -143,14 +160,24 @@ export class PendingTree {
     if (this.#packed.size > 0 || cutGroups !== null)
       this.#store.write(this.#tree, { cutGroups, groups: this.#changedGroups() })
     this.#packed.clear()
-    this.#pendingBytes = 0
+    this.#leavesBytes = 0
     this.#cutGroups = Number.POSITIVE_INFINITY
     this.#open = NO_GROUP
   }
 
   *#changedGroups(): Generator<readonly [number, Buffer, Buffer], void> {
     for (const [groupIndex, packed] of this.#packed)
-      yield [groupIndex, wholeGroup(packed, () => this.#stored(groupIndex)), packed.node]
+      yield [groupIndex, this.#whole(groupIndex, packed, () => this.#stored(groupIndex)), packed.node]
+  }
+
+  #whole(groupIndex: number, { node, positions, leaves }: PackedGroup, stored: () => Buffer): Buffer {
+    if (leaves) return wholeGroup(positions, leaves, stored)
+    const kept = this.#spill?.scratch.get(groupIndex)
+    if (kept && nodeOf(kept, 1).equals(node)) return kept
+    const what = `leaves of group ${groupIndex} that were set aside are not those that were written`
+    throw new HotsiteError('tree-damaged', `hash tree ${this.#tree}: ${what}`, {
+      details: { tree: this.#tree, groupIndex },
+    })
   }
 
   #opened(groupIndex: number): OpenGroup {
@@ -158,7 +185,7 @@ export class PendingTree {
     this.#pack()
     const packed = this.#packed.get(groupIndex)
     const base = this.#stored(groupIndex)
-    const leaves = packed ? wholeGroup(packed, () => base) : base
+    const leaves = packed ? this.#whole(groupIndex, packed, () => base) : base
     this.#open = { index: groupIndex, base, leaves, isDirty: false }
     return this.#open
   }
@@ -174,21 +201,35 @@ export class PendingTree {
     this.#unpack(index)
     const packed = packedGroup(leaves, base)
     this.#packed.set(index, packed)
-    this.#pendingBytes += bytesOf(packed)
+    this.#leavesBytes += bytesOf(packed)
     // What was packed may share the memory.
     this.#open = { index, base, leaves, isDirty: false }
+    if (this.#spill && this.#leavesBytes > this.#spill.maxBytes) this.#setAside(this.#spill.scratch)
+  }
+
+  #setAside(scratch: LeafScratch): void {
+    for (const [groupIndex, packed] of this.#packed) {
+      if (bytesOf(packed) === 0) continue
+      scratch.put(
+        groupIndex,
+        this.#whole(groupIndex, packed, () => this.#stored(groupIndex)),
+      )
+      this.#packed.set(groupIndex, { node: packed.node, positions: null, leaves: null })
+    }
+    this.#leavesBytes = 0
   }
 
   #unpack(groupIndex: number): void {
     const packed = this.#packed.get(groupIndex)
     if (!packed) return
     this.#packed.delete(groupIndex)
-    this.#pendingBytes -= bytesOf(packed)
+    this.#leavesBytes -= bytesOf(packed)
   }
 }
 
+/** Of its leaves in memory. */
 function bytesOf({ leaves }: PackedGroup): number {
-  return ENTRY_BYTES + (leaves === ZERO_GROUP ? 0 : leaves.length)
+  return leaves === null || leaves === ZERO_GROUP ? 0 : leaves.length
 }
 
 function packedGroup(leaves: Buffer, stored: Buffer): PackedGroup {
@@ -208,7 +249,7 @@ function packedGroup(leaves: Buffer, stored: Buffer): PackedGroup {
   return { node, positions: Uint8Array.from(positions), leaves: changed }
 }
 
-function wholeGroup({ positions, leaves }: PackedGroup, stored: () => Buffer): Buffer {
+function wholeGroup(positions: Uint8Array | null, leaves: Buffer, stored: () => Buffer): Buffer {
   if (!positions) return leaves
   const whole = Buffer.from(stored())
   positions.forEach((position, i) => {

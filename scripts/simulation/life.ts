@@ -33,6 +33,9 @@ import { LifeClock, type Scheduler, workingClock } from './scheduler.ts'
 import type { SimDisk } from './sim-disk.ts'
 import type { SimHypervisor } from './sim-hypervisor.ts'
 
+/** The disks are small: most of what a large one would not keep in memory, they do not either. */
+const leavesInMemoryBytes = 100
+
 export interface LifeOptions {
   /** Holds the databases of this life. */
   readonly dir: string
@@ -191,7 +194,9 @@ export class Life {
     const { disk, log, watch } = this.#options
     const { crashPoint } = watch
     const files = disk.view(() => this.#isAlive)
-    const store = openReplicaStore({ dir: this.dir, clock: workingClock(this.clock), log, crashPoint, files })
+    const clock = workingClock(this.clock)
+    const options = { dir: this.dir, clock, log, crashPoint, files, leavesInMemoryBytes }
+    const store = openReplicaStore(options)
     this.#closing.push(() => store[Symbol.dispose]())
     return watch.store(store)
   }

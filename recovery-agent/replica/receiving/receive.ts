@@ -7,7 +7,7 @@ import { afterFailure } from '../after-failure.ts'
 import { saveChangedCopies } from '../catalog/catalog-copy.ts'
 import { isSamePoint, newestSeqOf } from '../catalog/chain.ts'
 import { type ReplicaContext, refuseOlderEpoch, replicaOrThrow } from '../context.ts'
-import { journalSuffix, partSuffix } from '../names.ts'
+import { journalSuffix, leavesSuffix, partSuffix } from '../names.ts'
 import type { DeltaHeader, DeltaWriter, SealOutcome, SignedManifest } from '../port.ts'
 import { sweep } from '../sweep.ts'
 import { alreadySealed, ReplicaDeltaWriter, type WriterOwner } from './delta-writer.ts'
@@ -163,7 +163,7 @@ export class Receiver implements WriterOwner {
       const folder = paths.diskFolder(header.vmId, diskId)
       if (!files.exists(folder)) continue
       const layer = paths.layer(header.vmId, diskId, header)
-      for (const path of [layer + journalSuffix, layer + partSuffix, layer]) files.remove(path)
+      for (const suffix of [journalSuffix, leavesSuffix, partSuffix, '']) files.remove(layer + suffix)
       files.syncFolder(folder)
     }
   }

@@ -15,6 +15,7 @@ export interface ReceiveContext {
   readonly files: ReplicaFiles
   readonly paths: Paths
   readonly crash: ReplicaCrash
+  readonly leavesInMemoryBytes: number
 }
 
 export class ReceivingDelta {
@@ -41,6 +42,7 @@ export class ReceivingDelta {
             tree: treeOf(header.vmId, disk.diskId),
             leaves: context.catalog.leaves,
             files: context.files,
+            leavesInMemoryBytes: context.leavesInMemoryBytes,
             lost: header.kind === 'sync' ? lostBlocks(context.catalog, header.vmId, disk.diskId) : [],
           }),
         )

@@ -11,9 +11,10 @@ import { type LeafGroup, leafGroupsOf } from '../catalog/leaf-groups.ts'
 import type { ReplicaCrash } from '../crash-points.ts'
 import type { ReplicaFiles } from '../files.ts'
 import { LOST_LEAF } from '../healing/lost-blocks.ts'
-import { journalSuffix, partSuffix } from '../names.ts'
+import { journalSuffix, leavesSuffix, partSuffix } from '../names.ts'
 import type { BlockBatch, ReplicaDisk } from '../port.ts'
 import { Journal, type JournalEntry } from './journal.ts'
+import { LeafFile } from './leaf-file.ts'
 
 export interface OpenReceivingDisk {
   readonly disk: ReplicaDisk
@@ -23,6 +24,8 @@ export interface OpenReceivingDisk {
   readonly tree: string
   readonly leaves: LeafStore
   readonly files: ReplicaFiles
+  /** Of the tree; what is more lies in a file until the delta is sealed. */
+  readonly leavesInMemoryBytes: number
   /** Damaged where they lie: a synchronization has to bring them again. */
   readonly lost: readonly number[]
 }
@@ -41,15 +44,18 @@ export class ReceivingDisk {
   readonly #file: BlockFile
   readonly #journal: Journal
   readonly #writer: LayerWriter
+  readonly #leafFile: LeafFile
   #nextBatch = 0
   #durableBatch = 0
   #isDirty = false
 
-  constructor({ disk, kind, layerPath, tree, leaves, files, lost }: OpenReceivingDisk) {
+  constructor(options: OpenReceivingDisk) {
+    const { disk, kind, layerPath, tree, leaves, files, lost, leavesInMemoryBytes } = options
     this.diskId = disk.diskId
     this.sizeBytes = disk.sizeBytes
     this.layerPath = layerPath
-    this.tree = new PendingTree(leaves, tree)
+    this.#leafFile = new LeafFile(layerPath + leavesSuffix, files)
+    this.tree = new PendingTree(leaves, tree, { scratch: this.#leafFile, maxBytes: leavesInMemoryBytes })
     for (const blockIndex of lost) this.tree.setLeaf(blockIndex, LOST_LEAF)
     const part = layerPath + partSuffix
     const journal = layerPath + journalSuffix
@@ -65,14 +71,19 @@ export class ReceivingDisk {
     }
     this.#journal = new Journal(journalFile)
     this.#writer = new LayerWriter(this.#file)
-    this.#journal.replay((batch, entries) => {
-      for (const { blockIndex, state, leaf } of entries) {
-        this.#writer.restore(blockIndex, state)
-        this.tree.setLeaf(blockIndex, leaf)
-      }
-      if (kind === 'delta') this.#nextBatch = batch + 1
-    })
-    this.tree.resize(disk.sizeBytes)
+    try {
+      this.#journal.replay((batch, entries) => {
+        for (const { blockIndex, state, leaf } of entries) {
+          this.#writer.restore(blockIndex, state)
+          this.tree.setLeaf(blockIndex, leaf)
+        }
+        if (kind === 'delta') this.#nextBatch = batch + 1
+      })
+      this.tree.resize(disk.sizeBytes)
+    } catch (error) {
+      this.close()
+      throw error
+    }
     this.#durableBatch = this.#nextBatch
   }
 
@@ -165,6 +176,7 @@ export class ReceivingDisk {
   }
 
   close(): void {
+    this.#leafFile.close()
     this.#file.close()
     this.#journal.close()
   }
