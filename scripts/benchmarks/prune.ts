@@ -86,8 +86,8 @@ export async function measurePrune({ dir, sizeBytes, points, say }: Request): Pr
   for (const { vm } of subjects) await vm.setPolicy({ copyFrequencySeconds })
   say('the pins go; replication goes on …')
   const startedMs = performance.now()
-  const watch = watchCycles(subjects, rng)
   const pruning = new AbortController()
+  const watch = watchCycles(subjects, rng, () => pruning.signal.aborted)
   const copies = subjects.map((subject) => copyWithoutPause(subject, rng, pruning.signal))
   // Not awaited: each waits its turn behind the merges it set off.
   const unpinned = Promise.all(pinned.map((seq) => pruned.vm.pin(seq, false)))
@@ -147,19 +147,38 @@ function change(path: string, sizeBytes: number, rng: Rng): void {
   rewriteBlocks(path, { blockCount, rng, tracked: true })
 }
 
-/** Answers how many copies were acknowledged before the signal. */
-async function copyWithoutPause({ vm, path }: Subject, rng: Rng, signal: AbortSignal): Promise<number> {
+/**
+ * Answers how many copies were acknowledged before the signal. Changes the disk between two of its copies, once every copy
+ * frequency as much as a cycle ordinarily finds. A cycle of the timetable may still meet a change and be torn: the VM is off.
+ */
+async function copyWithoutPause(
+  { vm, path, sizeBytes }: Subject,
+  rng: Rng,
+  signal: AbortSignal,
+): Promise<number> {
   let copies = 0
+  let changedAtMs = 0
   while (!signal.aborted) {
-    rewriteBlocks(path, { blockCount: smallChangeBlocks, rng, tracked: true })
-    await vm.copyNow()
-    if (!signal.aborted) copies++
+    if (isChangeDue(changedAtMs)) {
+      changedAtMs = performance.now()
+      change(path, sizeBytes, rng)
+    } else rewriteBlocks(path, { blockCount: smallChangeBlocks, rng, tracked: true })
+    const isCopied = await vm.copyNow().then(() => true, unlessTorn)
+    if (isCopied && !signal.aborted) copies++
   }
   return copies
 }
 
-/** Notes each acknowledged cycle, and changes the disk again once every copy frequency. */
-function watchCycles(subjects: readonly Subject[], rng: Rng) {
+function unlessTorn(error: unknown): false {
+  if (error instanceof Error && error.message.startsWith('snapshot-torn')) return false
+  throw error
+}
+
+const isChangeDue = (changedAtMs: number) =>
+  performance.now() - changedAtMs >= copyFrequencySeconds * 1000 * 0.9
+
+/** Notes each acknowledged cycle; once `mayChange`, changes the disk again behind it, once every copy frequency. */
+function watchCycles(subjects: readonly Subject[], rng: Rng, mayChange: () => boolean) {
   const enough = (sinceMs: number) =>
     subjects.every(
       ({ cycles }) => cycles.filter(({ capturedAtMs }) => capturedAtMs > sinceMs).length >= watchedCycles,
@@ -169,8 +188,7 @@ function watchCycles(subjects: readonly Subject[], rng: Rng) {
     const { seq, capturedAtMs } = await vm.acked()
     if (capturedAtMs === null || seq === cycles.at(-1)?.seq) return
     cycles.push({ seq, capturedAtMs, ackedAtMs: Date.now() })
-    const lastMs = changedAtMs.get(vm) ?? 0
-    if (performance.now() - lastMs < copyFrequencySeconds * 1000 * 0.9) return
+    if (!mayChange() || !isChangeDue(changedAtMs.get(vm) ?? 0)) return
     changedAtMs.set(vm, performance.now())
     change(path, sizeBytes, rng)
   }
