@@ -112,4 +112,8 @@ function writeThroughGuest({ source, changedBlocks }: Job, dir: string): void {
   })
   writeFileSync(join(dir, 'commands'), commands.join(''))
   runScript(`${virsh} <"$1/commands" >"$1/commands.log" 2>&1; rm -rf "$1/blocks"; sync -f "$1"`, [dir])
+  // A write that went well says nothing; virsh repeats each command behind its prompt.
+  const lines = readFileSync(join(dir, 'commands.log'), 'utf8').split('\n')
+  const said = lines.filter((line) => line.trim() !== '' && !line.startsWith('virsh #'))
+  if (said.length > 0) throw new Error(`the guest's disk could not be changed: ${said[0]}`)
 }
