@@ -67,6 +67,14 @@ export const limits = {
   slowMaxMs: 15 * 60_000,
   /** Blocks of deltas sent as one: their index lies in memory, some 50 bytes each. */
   catchUpIndexBlocks: 1 << 20,
+  /** Points below which older ones are still to come, of one VM: one for each outage, or layout of its disks, in the buffer. */
+  backfillsPerVm: 64,
+  /** While new copies keep the link busy, older points get turns of this length at least, so that they arrive too. */
+  backfillTurnMs: 1_000,
+  /** And this part of the time that the new ones took. */
+  backfillShare: 1 / 3,
+  /** An older point that does not come out right at the target is sent so often. */
+  backfillAttempts: 3,
   /** A backlog of fewer copy cycles is no event. */
   catchUpSayCycles: 4,
   /** For the estimate of a synchronization before any transfer was measured: a link of 1 Gbit/s. */

@@ -43,6 +43,8 @@ export interface DeltaRows {
   bySeq(vm: VmId, seq: number): DeltaRow | undefined
   /** A batch the header announces; one that is gone is damage too. */
   batch(key: { delta: number; disk: number; batch: number }): PackedBatch
+  /** Of a batch only which blocks it has, not held against its checksum: for whoever finds out by other means. */
+  blockIndexes(key: { delta: number; disk: number; batch: number }): readonly number[]
   /** The highest seq any row of this VM bears that is intact, sealed or not; 0: none. */
   lastSeq(vm: VmId): number
   bufferedBytes(vm: VmId): number
@@ -52,6 +54,11 @@ export interface DeltaRows {
   /** Deletes one transaction's worth; false: the delta is gone entirely. */
   deleteSome(delta: number): boolean
 }
+
+/** Its VM still owes the target a point for which the delta is needed (owed.ts). */
+const isOwed =
+  "EXISTS (SELECT 1 FROM json_each(iif(json_valid(vms.owed), vms.owed, '[]')) " +
+  "WHERE deltas.seq > value->>'baseSeq' AND deltas.seq <= value->>'topSeq')"
 
 /** Deletes run in transactions of their own, so that freed pages are not journalled together with new ones. */
 const DELETE_BATCHES = 32
@@ -197,7 +204,10 @@ function writers(
   }
 }
 
-function readers(db: Sqlite, damaged: Set<number>): Pick<DeltaRows, 'next' | 'bySeq' | 'lastSeq' | 'batch'> {
+function readers(
+  db: Sqlite,
+  damaged: Set<number>,
+): Pick<DeltaRows, 'next' | 'bySeq' | 'lastSeq' | 'batch' | 'blockIndexes'> {
   const next = db.prepare<[string, number], RawDelta>(
     'SELECT * FROM deltas WHERE vm_id = ? AND seq > ? AND sealed = 1 ORDER BY seq LIMIT 1',
   )
@@ -207,6 +217,9 @@ function readers(db: Sqlite, damaged: Set<number>): Pick<DeltaRows, 'next' | 'by
   const ofVm = db.prepare<[string], RawDelta>('SELECT * FROM deltas WHERE vm_id = ?')
   const batch = db.prepare<[number, number, number], RawBatch>(
     'SELECT * FROM batches WHERE delta = ? AND disk = ? AND batch = ?',
+  )
+  const indexes = db.prepare<[number, number, number], Pick<RawBatch, 'block_indexes'>>(
+    'SELECT block_indexes FROM batches WHERE delta = ? AND disk = ? AND batch = ?',
   )
   const read = (raw: RawDelta | undefined) => {
     if (!raw) return undefined
@@ -224,6 +237,11 @@ function readers(db: Sqlite, damaged: Set<number>): Pick<DeltaRows, 'next' | 'by
       ofVm
         .all(vm)
         .reduce((last, raw) => (raw.checksum === deltaChecksum(raw) ? Math.max(last, raw.seq) : last), 0),
+    blockIndexes(key) {
+      const raw = indexes.get(key.delta, key.disk, key.batch)
+      if (!raw) throw damagedRow('batches', `${key.delta}/${key.disk}/${key.batch}`, 'it is gone')
+      return decodeNumbers(raw.block_indexes)
+    },
     batch(key) {
       const raw = batch.get(key.delta, key.disk, key.batch)
       const name = `${key.delta}/${key.disk}/${key.batch}`
@@ -245,7 +263,7 @@ function removers(
 ): Pick<DeltaRows, 'dead' | 'deleteSome'> {
   const dead = db.prepare<[string], { delta: number }>(
     'SELECT delta FROM deltas LEFT JOIN vms USING (vm_id) WHERE vms.vm_id IS NULL OR vms.needs_sync IS NOT NULL ' +
-      'OR deltas.seq <= vms.acked_seq OR (deltas.sealed = 0 AND deltas.delta NOT IN (SELECT value FROM json_each(?)))',
+      `OR (deltas.seq <= vms.acked_seq AND NOT ${isOwed}) OR (deltas.sealed = 0 AND deltas.delta NOT IN (SELECT value FROM json_each(?)))`,
   )
   const all = db.prepare<[], { delta: number }>('SELECT delta FROM deltas')
   const nextOwner = db.prepare<[number], { delta: number | null }>(

@@ -3,7 +3,7 @@
  * crash between a cursor and its deletions only postpones them (I2). A delta is garbage when
  *
  *   its VM is unknown (forgotten), or needs a synchronization (which replaces it), or
- *   its seq is at or below the acknowledged cursor, or
+ *   its seq is at or below the acknowledged cursor, and no older point is owed for which it is needed (owed.ts), or
  *   it is unsealed and not being written: a capture that was abandoned or killed.
  *
  * A tree is garbage when no disk names it and no synchronization is building it. Garbage never comes back to life.

@@ -56,6 +56,8 @@ it('a buffer of version 1 is taken over whole: cursors, trees and the deltas tha
     ackedSeq: 6,
     ackedCapturedAtMs: 1234.5,
     needsSync: null,
+    ackedLayout: null,
+    owed: [],
   })
   expect(buffer.vms.disks(vm)).toEqual([{ diskId: 'disk-0', sizeBytes: 2 ** 30, tree: 'tree-0' }])
   expect(buffer.leaves.group('tree-0', 9)).toEqual(leaves)

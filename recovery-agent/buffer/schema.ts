@@ -1,6 +1,7 @@
 import type { Migration } from '#shared/sqlite.ts'
 import { leafStoreSchema, treePagesMigration } from '../tree/leaf-store.ts'
 import { checksumMigration } from './checksum-migration.ts'
+import { owedMigration } from './owed-migration.ts'
 
 /**
  * buffer.db. A tree is named by its row in `disks`, so that a synchronization can build a second one beside it and
@@ -58,4 +59,5 @@ export const bufferMigrations: readonly Migration[] = [
   },
   treePagesMigration,
   checksumMigration,
+  owedMigration,
 ]

@@ -7,6 +7,7 @@ import type { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import { type DiskId, diskId, type FabricVmId, fabricVmId, type VmId, vmId } from '#shared/ids.ts'
 import { type ResyncCause, resyncCause } from '#shared/messages/commands.ts'
 import type { Sqlite } from '#shared/sqlite.ts'
+import { decodeOwed, encodeOwed, type OwedRange } from './owed.ts'
 import { damagedRow, ensureIntact, rowChecksum } from './row-checksum.ts'
 
 export interface VmRow {
@@ -17,6 +18,10 @@ export interface VmRow {
   readonly ackedSeq: number
   readonly ackedCapturedAtMs: number | null
   readonly needsSync: ResyncCause | null
+  /** Disks of the acknowledged point (`layoutOf`); null: not known. */
+  readonly ackedLayout: string | null
+  /** Oldest first; none while a synchronization is due, which ends them. */
+  readonly owed: readonly OwedRange[]
 }
 
 /** How far a disk was re-read against its tree although the tracker called it unchanged. */
@@ -63,6 +68,9 @@ interface RawVm {
   acked_seq: number
   acked_captured_at_ms: number | null
   needs_sync: string | null
+  /** Left out, as the next: by a file before version 4. */
+  acked_layout?: string | null
+  owed?: string
   disks_checksum: number
   checksum: number
 }
@@ -85,6 +93,7 @@ const vmValues = (raw: Omit<RawVm, 'checksum'>) => [
   raw.acked_captured_at_ms,
   raw.needs_sync,
   raw.disks_checksum,
+  ...(raw.owed === undefined ? [] : [raw.acked_layout ?? null, raw.owed]),
 ]
 const diskValues = (raw: Omit<RawDisk, 'checksum'>) => [
   raw.vm_id,
@@ -178,6 +187,8 @@ class SqliteVmRows implements VmRows {
       acked_seq: row.ackedSeq,
       acked_captured_at_ms: row.ackedCapturedAtMs,
       needs_sync: row.needsSync,
+      acked_layout: row.ackedLayout,
+      owed: encodeOwed(row.needsSync === null ? row.owed : []),
       disks_checksum: intact ? before.disks_checksum : disksChecksum([]),
     })
   }
@@ -205,8 +216,8 @@ function prepare(db: Sqlite) {
     selectVms: db.prepare<[], RawVm>('SELECT * FROM vms ORDER BY vm_id'),
     upsertVm: db.prepare(
       'INSERT OR REPLACE INTO vms (vm_id, fabric_vm_id, epoch, sealed_seq, acked_seq, acked_captured_at_ms, needs_sync, ' +
-        'disks_checksum, checksum) VALUES (@vm_id, @fabric_vm_id, @epoch, @sealed_seq, @acked_seq, ' +
-        '@acked_captured_at_ms, @needs_sync, @disks_checksum, @checksum)',
+        'acked_layout, owed, disks_checksum, checksum) VALUES (@vm_id, @fabric_vm_id, @epoch, @sealed_seq, @acked_seq, ' +
+        '@acked_captured_at_ms, @needs_sync, @acked_layout, @owed, @disks_checksum, @checksum)',
     ),
     removeVm: db.prepare<[string]>('DELETE FROM vms WHERE vm_id = ?'),
     selectDisks: db.prepare<[string], RawDisk>('SELECT * FROM disks WHERE vm_id = ? ORDER BY disk_id'),
@@ -236,6 +247,8 @@ function fromRaw(raw: RawVm): VmRow {
     ackedSeq: raw.acked_seq,
     ackedCapturedAtMs: raw.acked_captured_at_ms,
     needsSync: raw.needs_sync === null ? null : resyncCause.parse(raw.needs_sync),
+    ackedLayout: raw.acked_layout ?? null,
+    owed: decodeOwed(raw.owed ?? '[]'),
   }
 }
 

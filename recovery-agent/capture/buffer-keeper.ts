@@ -88,8 +88,9 @@ export class BufferKeeper {
   }
 
   /** For a VM without a row. Deltas it left behind may lie there for a while: no new one may bear the number of one of them. */
-  cursorsOf(vmId: VmId): Pick<VmRow, 'sealedSeq' | 'ackedSeq' | 'ackedCapturedAtMs'> {
-    return { sealedSeq: this.#buffer.deltas.lastSeq(vmId), ackedSeq: 0, ackedCapturedAtMs: null }
+  cursorsOf(vmId: VmId): Omit<VmRow, 'vmId' | 'fabricVmId' | 'epoch' | 'needsSync'> {
+    const sealedSeq = this.#buffer.deltas.lastSeq(vmId)
+    return { sealedSeq, ackedSeq: 0, ackedCapturedAtMs: null, ackedLayout: null, owed: [] }
   }
 
   /** For a VM without a row: a buffer that was lost, or one of which we know why. */

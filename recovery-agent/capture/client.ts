@@ -155,6 +155,8 @@ function engineOver(link: WorkerLink, slots: PayloadSlots): CaptureWorker {
     readBatch: async (key) => asBatch(await link.call('readBatch', key), slots),
     readProved: async (vmId, request) => asBatch(await link.call('readProved', { vmId, request }), slots),
     acknowledge: (vmId, seq) => link.call('acknowledge', { vmId, seq }),
+    owe: (vmId, range) => link.call('owe', { vmId, range }),
+    owedDelta: (vmId, place) => link.call('owedDelta', { vmId, ...place }),
     openSync: async (vmId, { newestSeq }) =>
       sessionOver(link, await link.call('openSync', { vmId, newestSeq }), {
         slots,

@@ -28,25 +28,48 @@ interface DiskIndex {
   readonly storedBytes: number
 }
 
+/** Blocks that later deltas have as well, of each disk in the order of the header; undefined: nobody asked. */
+type LaterBlocks = readonly ReadonlySet<number>[] | undefined
+
 export class CoalescedDelta {
   readonly #rows: DeltaRows
   readonly #deltas: readonly DeltaRow[]
   readonly #disks: readonly DiskIndex[]
+  readonly #later: LaterBlocks
   readonly #cache = new Map<string, PackedBatch>()
 
-  /** Oldest first, without a gap. Throws `buffer-damaged`. */
-  static async over(rows: DeltaRows, deltas: readonly DeltaRow[], pace: Pace): Promise<CoalescedDelta> {
+  /**
+   * Oldest first, without a gap. `later`: the deltas behind it up to the one whose point came first; blocks they do not
+   * have can then be named. Throws `buffer-damaged`.
+   */
+  static async over(
+    rows: DeltaRows,
+    { deltas, later }: { readonly deltas: readonly DeltaRow[]; readonly later?: readonly DeltaRow[] },
+    pace: Pace,
+  ): Promise<CoalescedDelta> {
     const last = deltas.at(-1)
     if (!last) throw new RangeError('no delta to read')
     const disks: DiskIndex[] = []
     for (const position of last.header.disks.keys()) disks.push(await indexOf(rows, deltas, position, pace))
-    return new CoalescedDelta(rows, deltas, disks)
+    const blocks: Set<number>[] = []
+    if (later)
+      for (const position of last.header.disks.keys())
+        blocks.push(await blocksOf(rows, { deltas: later, last, disk: position }, pace))
+    return new CoalescedDelta(rows, { deltas, disks, later: later && blocks })
   }
 
-  private constructor(rows: DeltaRows, deltas: readonly DeltaRow[], disks: readonly DiskIndex[]) {
+  private constructor(
+    rows: DeltaRows,
+    of: {
+      readonly deltas: readonly DeltaRow[]
+      readonly disks: readonly DiskIndex[]
+      readonly later: LaterBlocks
+    },
+  ) {
     this.#rows = rows
-    this.#deltas = deltas
-    this.#disks = disks
+    this.#deltas = of.deltas
+    this.#disks = of.disks
+    this.#later = of.later
   }
 
   get first(): DeltaRow {
@@ -74,8 +97,15 @@ export class CoalescedDelta {
     }
   }
 
-  /** `disk`: its position in the header. Throws `buffer-damaged`, and `delta-unknown` beyond the end. */
-  batch(disk: number, batch: number): StoredBatch {
+  /**
+   * `disk`: its position in the header. `naming`: blocks that no later delta has are only named. Which blocks a batch has
+   * does not depend on it. Throws `buffer-damaged`, and `delta-unknown` beyond the end.
+   */
+  batch(
+    disk: number,
+    batch: number,
+    { naming }: { readonly naming: boolean } = { naming: false },
+  ): StoredBatch {
     const index = this.#disks[disk]
     const keys = index?.keys.subarray(batch * BATCH_BLOCKS, (batch + 1) * BATCH_BLOCKS) ?? []
     if (!index || keys.length === 0)
@@ -86,7 +116,9 @@ export class CoalescedDelta {
     const builder = new BatchBuilder()
     for (const key of keys) {
       const place = index.places[key % MAX_ENTRIES]
-      if (place) builder.add(Math.floor(key / MAX_ENTRIES), this.#stored(disk, place))
+      const blockIndex = Math.floor(key / MAX_ENTRIES)
+      if (naming && this.#later && !this.#later[disk]?.has(blockIndex)) builder.addHeld(blockIndex)
+      else if (place) builder.add(blockIndex, this.#stored(disk, place))
     }
     return { batch, ...builder.take() }
   }
@@ -149,6 +181,25 @@ async function indexOf(
     }
   }
   return { keys: Float64Array.from(keys).sort(), places, storedBytes }
+}
+
+async function blocksOf(
+  rows: DeltaRows,
+  { deltas, last, disk }: { deltas: readonly DeltaRow[]; last: DeltaRow; disk: number },
+  pace: Pace,
+): Promise<Set<number>> {
+  const blocks = new Set<number>()
+  for (const delta of deltas) {
+    const from = diskIn(delta, last, disk)
+    const batchCount = delta.header.disks[from]?.batchCount ?? 0
+    for (let batch = 0; batch < batchCount; batch++) {
+      for (const blockIndex of rows.blockIndexes({ delta: delta.delta, disk: from, batch }))
+        blocks.add(blockIndex)
+      const pause = pace.pauseIfDue()
+      if (pause) await pause
+    }
+  }
+  return blocks
 }
 
 /** Position in `delta` of the disk at position `disk` in `last`. */

@@ -9,6 +9,8 @@ export const captureCrashPoints = [
   'acknowledge.before-cursor',
   'acknowledge.after-cursor',
   'acknowledge.after-release',
+  'owe.before-row',
+  'owe.after-row',
   'garbage.step',
   'sync.tree-staged',
   'sync.before-commit',

@@ -11,6 +11,7 @@ import type { VmId } from '#shared/ids.ts'
 import { KeyedLocks } from '#shared/keyed-locks.ts'
 import type { ResyncCause } from '#shared/messages/commands.ts'
 import type { DeltaRows } from '../buffer/delta-rows.ts'
+import { layoutOf, type OwedRange } from '../buffer/owed.ts'
 import type { VmRow } from '../buffer/vm-rows.ts'
 import { exportSeed, type SeedExport, type SeedExportRequest } from '../seed/export-seed.ts'
 import { BufferKeeper, isRowDamage } from './buffer-keeper.ts'
@@ -20,6 +21,7 @@ import { proofOf } from './disk-walk.ts'
 import type { EngineDeps } from './engine-deps.ts'
 import { Lane } from './lane.ts'
 import { withinBuffer } from './limits.ts'
+import { OwedDeltas } from './owed-deltas.ts'
 import { Pace } from './pace.ts'
 import type {
   BatchRequest,
@@ -56,6 +58,7 @@ class BufferedCapture implements CaptureEngine {
   readonly #collections = new Lane()
   readonly #syncs = new Map<VmId, SnapshotSync>()
   readonly #sealed: SealedDeltas
+  readonly #owed: OwedDeltas
   readonly #cycles = new RetriedCapture()
 
   constructor(deps: EngineDeps) {
@@ -64,6 +67,8 @@ class BufferedCapture implements CaptureEngine {
     const { buffer, replaceBuffer, log } = deps
     const onReplaced = () => this.#endSyncs()
     this.#keeper = new BufferKeeper({ buffer, replaceBuffer, log, onReplaced })
+    const { crashPoint } = deps
+    this.#owed = new OwedDeltas({ keeper: this.#keeper, sealed: this.#sealed, crashPoint, log })
   }
 
   /** With the buffer of this moment: what works for long keeps it, and fails when it is replaced meanwhile. */
@@ -107,6 +112,7 @@ class BufferedCapture implements CaptureEngine {
     await this.#syncs.get(vmId)?.[Symbol.asyncDispose]()
     this.#cycles.forget(vmId)
     this.#sealed.forget(vmId)
+    this.#sealed.forgetOwed(vmId)
     this.#keeper.forget(vmId)
     await this.#keeper.guard(async () => {
       const { buffer } = this.#deps
@@ -195,6 +201,7 @@ class BufferedCapture implements CaptureEngine {
 
   async readBatch(request: BatchRequest): Promise<StoredBatch> {
     return this.#keeper.guard(async () => {
+      if (request.owed) return this.#owed.batch(request)
       try {
         return await this.#sealed.batch(this.#deps.buffer.deltas, request)
       } catch (error) {
@@ -230,13 +237,24 @@ class BufferedCapture implements CaptureEngine {
     }
     if (seq > row.ackedSeq && delta) {
       crashPoint('acknowledge.before-cursor')
-      buffer.vms.put({ ...row, ackedSeq: seq, ackedCapturedAtMs: delta.header.capturedAtMs })
+      const { capturedAtMs, disks } = delta.header
+      const acked = { ackedSeq: seq, ackedCapturedAtMs: capturedAtMs, ackedLayout: layoutOf(disks) }
+      buffer.vms.put({ ...row, ...acked })
     }
     this.#sealed.forget(vmId)
     // I2: only now that the cursor is durable may anything it covers go.
     crashPoint('acknowledge.after-cursor')
     if (seq >= row.ackedSeq) await hypervisor.release(row.fabricVmId, seq)
     crashPoint('acknowledge.after-release')
+  }
+
+  async owe(vmId: VmId, range: OwedRange): Promise<void> {
+    await this.#keeper.guard(async () => this.#owed.owe(vmId, range))
+    void this.collectGarbage()
+  }
+
+  owedDelta(vmId: VmId, place: { baseSeq: number; seq: number }): Promise<SealedDelta | undefined> {
+    return this.#keeper.guard(() => this.#owed.next(vmId, place))
   }
 
   openSync(vmId: VmId, { newestSeq }: { newestSeq: number }): Promise<SyncSession> {

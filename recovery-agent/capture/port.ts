@@ -3,6 +3,7 @@ import type { DiskId, FabricVmId, VmId } from '#shared/ids.ts'
 import type { ResyncCause } from '#shared/messages/commands.ts'
 import type { DiskProof } from '#shared/messages/reports.ts'
 import type { AnomalyHistory } from '#shared/policy/anomaly.ts'
+import type { OwedRange } from '../buffer/owed.ts'
 import type { SeedExport, SeedExportRequest } from '../seed/export-seed.ts'
 import type { CaptureFinding } from './capture-cycle.ts'
 import type { CheckedDisk } from './read-disk.ts'
@@ -22,6 +23,10 @@ export interface SourceVmState extends SourceVm {
   readonly ackedSeq: number
   readonly ackedCapturedAtMs: number | null
   readonly bufferedBytes: number
+  /** Disks of the acknowledged point, as `layoutOf` says them; null: not known. */
+  readonly ackedLayout: string | null
+  /** Older points the target is still to be brought, oldest first. */
+  readonly owed: readonly OwedRange[]
   /** Not null: deltas mean nothing until a synchronization has run. */
   readonly needsSync: ResyncCause | null
   /** What was found damaged, when that is why a synchronization is due. */
@@ -80,6 +85,8 @@ export interface BatchRequest {
   readonly firstSeq?: number
   readonly diskId: DiskId
   readonly batch: number
+  /** Of an owed delta: the point that came first. Blocks that are in it as they are here are only named, unless `whole`. */
+  readonly owed?: { readonly topSeq: number; readonly whole: boolean }
 }
 
 export interface CaptureOptions {
@@ -168,6 +175,13 @@ export interface CaptureEngine extends AsyncDisposable {
   readBatch(request: BatchRequest): Promise<StoredBatch>
   /** The point of `seq` is durable at the target: advances the cursor, frees the buffer, releases the base (I2). Repeatable. */
   acknowledge(vmId: VmId, seq: number): Promise<void>
+  /**
+   * Instead of what was owed below that top: recorded before the union is sent, and again whenever a point is there, or
+   * given up. What nothing is owed of any more is freed. Repeatable; nothing while a synchronization is due.
+   */
+  owe(vmId: VmId, range: OwedRange): Promise<void>
+  /** The deltas above `baseSeq` up to `seq` as one, of those that are owed; undefined: they are not, or are damaged. */
+  owedDelta(vmId: VmId, place: { baseSeq: number; seq: number }): Promise<SealedDelta | undefined>
   /** newestSeq: the target's, so that seq goes on above it. */
   openSync(vmId: VmId, options: { newestSeq: number }): Promise<SyncSession>
   /** Writes the disks of a VM, protected or not, as a seed to carry (recovery-agent/seed). Captures go on meanwhile. */

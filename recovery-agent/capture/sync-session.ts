@@ -17,6 +17,7 @@ import {
 } from '#shared/blocks/hash-tree.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { DiskId } from '#shared/ids.ts'
+import { layoutOf } from '../buffer/owed.ts'
 import type { VmRow } from '../buffer/vm-rows.ts'
 import type { Snapshot } from '../hypervisor/port.ts'
 import { newTreeName } from './disk-trees.ts'
@@ -250,6 +251,8 @@ export class SnapshotSync implements SyncSession {
         sealedSeq: seq,
         ackedSeq: seq,
         ackedCapturedAtMs: this.capturedAtMs,
+        ackedLayout: layoutOf(this.disks),
+        owed: [],
         needsSync: null,
       })
     })

@@ -7,6 +7,7 @@ import type { ErrorDocument } from '#shared/errors/hotsite-error.ts'
 import type { DiskId, VmId } from '#shared/ids.ts'
 import type { LogFields } from '#shared/log.ts'
 import type { ResyncCause } from '#shared/messages/commands.ts'
+import type { OwedRange } from '../buffer/owed.ts'
 import type { HypervisorConfig } from '../hypervisor/open.ts'
 import type { SeedExport, SeedExportRequest } from '../seed/export-seed.ts'
 import type { CaptureLimits } from './limits.ts'
@@ -69,6 +70,8 @@ export interface WorkerCalls {
   readBatch(argument: BatchRequest): WireBatch
   readProved(argument: { vmId: VmId; request: ProvedRequest }): WireBatch
   acknowledge(argument: { vmId: VmId; seq: number }): void
+  owe(argument: { vmId: VmId; range: OwedRange }): void
+  owedDelta(argument: { vmId: VmId; baseSeq: number; seq: number }): SealedDelta | undefined
   exportSeed(argument: SeedExportRequest): SeedExport
   usage(argument: null): { bufferedBytes: number; maxBytes: number }
   openSync(argument: { vmId: VmId; newestSeq: number }): SyncDescription

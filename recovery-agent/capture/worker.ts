@@ -113,6 +113,8 @@ function handlersOf(engine: CaptureEngine, slots: PayloadSlots): Handlers {
     readBatch: async (key) => wire(await engine.readBatch(key), slots),
     readProved: async ({ vmId, request }) => wire(await engine.readProved(vmId, request), slots),
     acknowledge: ({ vmId, seq }) => engine.acknowledge(vmId, seq),
+    owe: ({ vmId, range }) => engine.owe(vmId, range),
+    owedDelta: ({ vmId, ...place }) => engine.owedDelta(vmId, place),
     exportSeed: (request) => engine.exportSeed(request),
     usage: () => engine.usage(),
     async openSync({ vmId, newestSeq }) {

@@ -6,7 +6,7 @@ import type { Scrubber } from '../daemon/scrubber.ts'
 import type { RemoteReplicaStore } from '../replica/remote.ts'
 import type { ReplicaReports } from '../reports/replica-reports.ts'
 import type { Sources } from '../source/sources.ts'
-import { staleEpoch } from '../stream/target/receiver.ts'
+import { staleEpoch } from '../stream/target/check-open.ts'
 import type { ReplicaServer } from '../stream/target/replica-server.ts'
 
 export type ReplicaCommandKind = Extract<AgentCommandKind, `replica.${string}` | `overlay.${string}`>

@@ -45,6 +45,7 @@ export async function startTarget({
       void reports.publish(vmId)
       pruner.due(vmId)
     },
+    onBackfilled: (vmId) => pruner.due(vmId),
     onOpened: (vmId) => scrubber.sourceOpened(vmId),
     unhealable: (vmId, seq) => scrubber.unhealable(vmId, seq),
     onTreeDamaged: (vmId) => scrubber.treeDamaged(vmId),

@@ -23,8 +23,11 @@ export interface DeltaHeader {
   readonly epoch: number
   readonly seq: number
   readonly baseSeq: number
-  /** delta: resumes by batch number. sync: resumes by hash comparison; blocks may be written again. */
-  readonly kind: 'delta' | 'sync'
+  /**
+   * delta: resumes by batch number. sync: resumes by hash comparison; blocks may be written again. union: a delta below
+   * which older points follow. backfill: one of those, which goes into the chain below the union.
+   */
+  readonly kind: 'delta' | 'sync' | 'union' | 'backfill'
   readonly capturedAtMs: number
   readonly consistency: 'crash' | 'application'
   readonly disks: readonly ReplicaDisk[]
@@ -34,8 +37,8 @@ export interface BlockBatch {
   readonly diskId: DiskId
   readonly batch: number
   readonly blockIndexes: readonly number[]
-  /** Raw 64 KiB each, in order; null stands for a zero block. */
-  readonly blocks: readonly (Buffer | null)[]
+  /** Raw 64 KiB each, in order; null stands for a zero block, 'held' for one of the union above. */
+  readonly blocks: readonly (Buffer | null | 'held')[]
 }
 
 export interface DiskProgress {
@@ -155,6 +158,8 @@ export interface ReplicaStore {
   raiseEpoch(vmId: VmId, epoch: number): ReplicaState
   setPolicy(vmId: VmId, policy: ReplicationPolicy): void
   begin(header: DeltaHeader): DeltaWriter
+  /** The source still brings points below these; nothing more is expected below any other. */
+  keepBackfills(vmId: VmId, topSeqs: readonly number[]): void
   /** Drops an unsealed delta (the source starts over). */
   discardPartial(vmId: VmId): void
   /** Tree nodes of the newest state, an unsealed sync delta of (epoch, seq) included. level 0: leaves, 1: group hashes. */

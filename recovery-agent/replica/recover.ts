@@ -3,6 +3,7 @@ import { saveChangedCopies } from './catalog/catalog-copy.ts'
 import { rebuildCatalog } from './catalog/rebuild-catalog.ts'
 import { repairCatalog } from './catalog/repair-catalog.ts'
 import { type ReplicaContext, storeError } from './context.ts'
+import { finishRepointing } from './receiving/repoint.ts'
 import { removeReplica } from './retire.ts'
 import { sweep } from './sweep.ts'
 
@@ -29,7 +30,11 @@ export function recoverReplicas(context: ReplicaContext): void {
 }
 
 function recoverOne(context: ReplicaContext, replica: ReplicaRow): void {
-  if (replica.state === 'removing') removeReplica(context, replica)
+  if (replica.state === 'removing') {
+    removeReplica(context, replica)
+    return
+  }
+  finishRepointing(context, replica.vmId)
   // A merge that was interrupted is done again by pruning; every point reads as it should meanwhile.
-  else sweep(context, replica.vmId)
+  sweep(context, replica.vmId)
 }

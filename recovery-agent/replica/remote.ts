@@ -2,7 +2,7 @@
  * The replica store behind a worker: the same methods, each answer a promise. What crosses the thread is one kind of
  * request and one kind of reply; errors travel as documents and become HotsiteErrors again.
  */
-import { type PackedBatch, unpackBatch } from '#shared/blocks/batch.ts'
+import { type PackedBatch, unpackWithHeld } from '#shared/blocks/batch.ts'
 import type { PayloadSlots, SlotReference } from '#shared/blocks/payload-slots.ts'
 import { type ErrorDocument, errorFromDocument } from '#shared/errors/hotsite-error.ts'
 import type { DiskId } from '#shared/ids.ts'
@@ -36,6 +36,7 @@ export const storeMethods = [
   'adopt',
   'raiseEpoch',
   'setPolicy',
+  'keepBackfills',
   'discardPartial',
   'treeNodes',
   'points',
@@ -123,7 +124,7 @@ export function received(batch: PassedBlocks, slots: PayloadSlots): StoredBlocks
 
 /** Throws `block-malformed`. */
 export function expand({ diskId, batch, blockIndexes, storedBytes, payload }: StoredBlocks): BlockBatch {
-  return { diskId, batch, blockIndexes, blocks: unpackBatch({ blockIndexes, storedBytes, payload }) }
+  return { diskId, batch, blockIndexes, blocks: unpackWithHeld({ blockIndexes, storedBytes, payload }) }
 }
 
 /** Gives the memory of a batch back at once; waiting for the collector makes it run far more often. */

@@ -47,6 +47,7 @@ export function removeReplica(context: ReplicaContext, replica: ReplicaRow): voi
       for (const { diskId } of member.disks) catalog.dropTree(vmId, diskId)
     }
     catalog.deletePartial(vmId)
+    for (const { topSeq } of catalog.backfills.list(vmId)) catalog.backfills.remove(vmId, topSeq)
     for (const overlay of overlays) {
       if (overlay.state !== 'committed') catalog.deleteOverlay(vmId, overlay.overlayId)
     }

@@ -130,7 +130,7 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
       const isSame = existing.epoch === epoch && existing.state === 'active'
       if (isSame && this.#context.catalog.chain(vmId).length > 0) return this.#stateOf(existing)
       this.#refuseIfNeeded(existing, ['ready', 'creating'])
-      this.#receiver.discard(vmId)
+      this.#receiver.forget(vmId)
       this.#pruning.forget(vmId)
     }
     yield* adoptDisks(this.#context, request)
@@ -164,7 +164,7 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
       vmId,
       new HotsiteError('epoch-stale', `epoch ${epoch} of ${vmId} took over`, { details: { vmId, epoch } }),
     )
-    this.#receiver.discard(vmId)
+    this.#receiver.forget(vmId)
   }
 
   setPolicy(vmId: VmId, policy: ReplicationPolicy): void {
@@ -173,6 +173,10 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
 
   begin(header: DeltaHeader): DeltaWriter {
     return this.#attempt(() => this.#receiver.begin(header))
+  }
+
+  keepBackfills(vmId: VmId, topSeqs: readonly number[]): void {
+    this.#attempt(() => this.#receiver.keepBackfills(vmId, topSeqs))
   }
 
   discardPartial(vmId: VmId): void {
@@ -286,7 +290,7 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
         })
       }
       if (overlay.state === 'committed') return
-      this.#receiver.discard(vmId)
+      this.#receiver.forget(vmId)
       this.#pruning.forget(vmId)
       commitReplica(this.#context, replica, overlay)
       sweep(this.#context, vmId)
@@ -298,7 +302,7 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
       const replica = this.#context.catalog.replica(vmId)
       if (!replica) return
       this.#refuseIfNeeded(replica, ['ready', 'creating'])
-      this.#receiver.discard(vmId)
+      this.#receiver.forget(vmId)
       this.#pruning.forget(vmId)
       removeReplica(this.#context, replica)
     })

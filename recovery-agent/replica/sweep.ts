@@ -23,13 +23,14 @@ export function sweep(context: ReplicaContext, vmId: VmId): void {
         member.disks.some(({ diskId }) => !files.exists(paths.layer(vmId, diskId, member))),
     )
   if (isMissing) return
-  const partial = catalog.partial(vmId)
-  for (const { diskId } of partial?.disks ?? []) {
-    const layer = paths.layer(vmId, diskId, partial ?? { epoch: 0, seq: 0 })
-    // The bare name too: sealed and renamed when the process died, it becomes a part again with the next attempt.
-    const suffixes = ['', partSuffix, journalSuffix, leavesSuffix]
-    for (const suffix of suffixes) named.add(layer + suffix)
-  }
+  const partials = [catalog.partial(vmId), ...catalog.backfills.list(vmId).map(({ partial }) => partial)]
+  for (const partial of partials)
+    for (const { diskId } of partial?.disks ?? []) {
+      const layer = paths.layer(vmId, diskId, partial ?? { epoch: 0, seq: 0 })
+      // The bare name too: sealed and renamed when the process died, it becomes a part again with the next attempt.
+      const suffixes = ['', partSuffix, journalSuffix, leavesSuffix]
+      for (const suffix of suffixes) named.add(layer + suffix)
+    }
   const folder = paths.vmFolder(vmId)
   for (const diskId of files.list(folder).filter(isDiskFolder)) {
     removeUnnamed(context, paths.diskFolder(vmId, diskId as DiskId), named)

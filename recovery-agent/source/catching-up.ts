@@ -1,10 +1,11 @@
-import type { SealedDelta } from '#recovery-agent/capture/port.ts'
+import type { SealedDelta, SourceVmState } from '#recovery-agent/capture/port.ts'
 import type { ReplicationReport } from '#shared/messages/reports.ts'
-import { type CatchUpRun, keptPoints, planCatchUp } from '#shared/policy/catch-up.ts'
+import { type CatchUpRun, type KnownPoint, keptPoints, planCatchUp } from '#shared/policy/catch-up.ts'
+import { planUnion } from '#shared/policy/newest-first.ts'
 import { transferSeconds } from '#shared/policy/timetable.ts'
 import { limits } from '../limits.ts'
 import type { Source } from './source.ts'
-import { bytesText, durationText } from './words.ts'
+import { bytesText, durationText, pointsText } from './words.ts'
 
 /** A point that the target holds now: the end of a delta, of a run, or of a synchronization. */
 export type Arrival = Pick<SealedDelta, 'epoch' | 'seq' | 'capturedAtMs' | 'consistency'> & {
@@ -21,33 +22,54 @@ export class CatchingUp {
   }
 
   /**
-   * The deltas to send next, as one. What was chosen once stays chosen until it arrived: the target resumes only what is
-   * announced the same.
+   * The deltas to send next, as one: up to the newest, if the older points among them can follow. What was chosen once
+   * stays chosen until it arrived: the target resumes only what is announced the same.
    */
-  nextRun(ackedSeq: number): CatchUpRun | undefined {
-    const { record, flow } = this.#source
-    const { backlog } = flow
+  async nextRun(
+    { ackedSeq, ackedLayout, owed }: SourceVmState,
+    takesBackfills: boolean,
+  ): Promise<(CatchUpRun & { readonly isUnion: boolean }) | undefined> {
+    const { record, flow, backfilling } = this.#source
+    const waits = (lastSeq: number) => flow.backlog.some(({ seq }) => seq === lastSeq)
+    const promised = owed.find(({ topSeq }) => topSeq > ackedSeq)
+    if (promised) {
+      const { baseSeq, topSeq } = promised
+      if (takesBackfills && baseSeq === ackedSeq && waits(topSeq))
+        return { firstSeq: ackedSeq + 1, lastSeq: topSeq, isUnion: true }
+      await backfilling.close(promised, null)
+    }
     const chosen = record.catchUp
-    if (chosen?.firstSeq === ackedSeq + 1 && backlog.some(({ seq }) => seq === chosen.lastSeq)) return chosen
-    const [run] = planCatchUp({
-      held: record.heldPoints,
-      pending: backlog.filter(({ seq }) => seq > ackedSeq),
-      policy: record.policy,
-      maxBlocks: limits.catchUpIndexBlocks,
-    })
+    if (chosen?.firstSeq === ackedSeq + 1 && waits(chosen.lastSeq)) return { ...chosen, isUnion: false }
+    const pending = flow.backlog.filter(({ seq }) => seq > ackedSeq)
+    const maxBlocks = limits.catchUpIndexBlocks
+    const held = [...record.heldPoints, ...owed.flatMap(({ points }) => points)]
+    const runs = planCatchUp({ held, pending, policy: record.policy, maxBlocks })
+    const mayOwe = takesBackfills && owed.length < limits.backfillsPerVm
+    const union = mayOwe ? planUnion({ runs, pending, baseLayout: ackedLayout, maxBlocks }) : undefined
+    if (union) {
+      await backfilling.promise(ackedSeq, union)
+      return { ...union, isUnion: true }
+    }
+    const [run] = runs
     const several = run && run.firstSeq < run.lastSeq ? run : null
     if (several !== null || chosen !== null) this.#source.note({ catchUp: several })
-    return run
+    return run && { ...run, isUnion: false }
+  }
+
+  /** An older point arrived below the newest. */
+  backfilled(arrival: Arrival): void {
+    const others = this.#source.record.heldPoints.filter(({ seq }) => seq !== arrival.seq)
+    const heldPoints = keptPoints([...others, pointOf(arrival)], this.#source.record.policy)
+    this.#source.note({ heldPoints: heldPoints.map((kept) => ({ ...kept })) })
   }
 
   /** A point arrived; what retention makes of it is known without asking. */
   arrived(arrival: Arrival): void {
-    const { epoch, seq, capturedAtMs, consistency, stats } = arrival
+    const { seq } = arrival
     const { record, flow } = this.#source
-    const point = { epoch, seq, capturedAtMs, consistency, suspect: stats.suspect !== '' }
     const known = record.heldPoints.filter((held) => held.seq < seq)
     flow.acknowledged(seq)
-    const heldPoints = keptPoints([...known, point], record.policy).map((kept) => ({ ...kept }))
+    const heldPoints = keptPoints([...known, pointOf(arrival)], record.policy).map((kept) => ({ ...kept }))
     this.#source.note({ heldPoints, catchUp: null })
     this.#sayWhenOver()
   }
@@ -82,9 +104,16 @@ export class CatchingUp {
   }
 
   #sayWhenOver(): void {
-    const { vmId, deps, flow } = this.#source
+    const { vmId, deps, flow, backfilling } = this.#source
     if (!this.#said || flow.backlog.length > 1) return
     this.#said = false
-    deps.raise({ severity: 'info', code: 'caught-up', message: `VM ${vmId}: the target has caught up`, vmId })
+    const { pointCount } = backfilling
+    const older = pointCount > 0 ? `; ${pointsText(pointCount)} of the time before still to come` : ''
+    const message = `VM ${vmId}: the target has caught up${older}`
+    deps.raise({ severity: 'info', code: 'caught-up', message, vmId })
   }
+}
+
+function pointOf({ epoch, seq, capturedAtMs, consistency, stats }: Arrival): KnownPoint {
+  return { epoch, seq, capturedAtMs, consistency, suspect: stats.suspect !== '' }
 }

@@ -66,6 +66,8 @@ function engineWith(first: { capturedAtMs: number }) {
     ackedCapturedAtMs: first.capturedAtMs,
     bufferedBytes: 0,
     needsSync: null,
+    ackedLayout: null,
+    owed: [],
     found: null,
     proof: [],
   }

@@ -13,6 +13,7 @@ import {
   withTransfer,
 } from '#shared/policy/rpo-forecast.ts'
 import { rateInForce } from '#shared/policy/timetable.ts'
+import { layoutOf } from '../buffer/owed.ts'
 import { limits } from '../limits.ts'
 import type { Source } from './source.ts'
 import { bytesText, durationText, instantText } from './words.ts'
@@ -145,7 +146,6 @@ export class Flow {
 }
 
 function backlogDelta({ epoch, seq, capturedAtMs, consistency, disks, stats }: SealedDelta): BacklogDelta {
-  const layout = disks.map(({ diskId, sizeBytes }) => `${diskId}/${sizeBytes}`).join(' ')
   const { changedBlocks, storedBytes, suspect } = stats
   return {
     epoch,
@@ -153,7 +153,7 @@ function backlogDelta({ epoch, seq, capturedAtMs, consistency, disks, stats }: S
     capturedAtMs,
     consistency,
     suspect: suspect !== '',
-    layout,
+    layout: layoutOf(disks),
     changedBlocks,
     storedBytes,
   }

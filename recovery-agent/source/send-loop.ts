@@ -158,7 +158,7 @@ async function sendUntilStopped(
       const work = { source, link, conversation, signal }
       const newest = state.needsSync
         ? await synchronizeWhenCleared(work, targetNewest)
-        : await transferNext(work, state.ackedSeq)
+        : await transferNext(work, state)
       if (newest === null) {
         await source.changeOrAfter(seen, source.pendingSync.lookAgainMs, signal)
         continue
@@ -179,8 +179,12 @@ async function sendUntilStopped(
 async function open(source: Source, conversation: Conversation, stop: AbortSignal): Promise<number> {
   const { engine } = source.deps
   const { vmId, epoch, ticket } = source.record
+  const owedTops = (await source.refresh()).owed.map(({ topSeq }) => topSeq)
   const { body } = await conversation.request(
-    { kind: 'openReplica', body: { vmId, epoch, ticket: Buffer.from(ticket, 'base64'), disks: [] } },
+    {
+      kind: 'openReplica',
+      body: { vmId, epoch, ticket: Buffer.from(ticket, 'base64'), disks: [], owedTops },
+    },
     { kinds: ['replicaOpened'], matches: ({ body }) => body.epoch === epoch },
     stop,
   )

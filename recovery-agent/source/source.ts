@@ -15,6 +15,7 @@ import type { RaiseEvent } from '../reports/events.ts'
 import type { AgentState, SourceRecord } from '../state/agent-state.ts'
 import type { PeerLinks } from '../stream/source/peer-links.ts'
 import { abortable } from './abortable.ts'
+import { Backfilling } from './backfilling.ts'
 import { CatchingUp } from './catching-up.ts'
 import { Compressing } from './compressing.ts'
 import { Flow } from './flow.ts'
@@ -53,6 +54,7 @@ export class Source {
   readonly throttle = new VmThrottle(this)
   readonly flow = new Flow(this)
   readonly catchingUp = new CatchingUp(this)
+  readonly backfilling = new Backfilling(this)
   readonly pendingSync = new PendingSync(this)
   readonly #changed = new Wakeup()
   #record: SourceRecord
@@ -183,6 +185,7 @@ export class Source {
     if (!engineState) throw new HotsiteError('vm-not-replicated', `the buffer does not know VM ${this.vmId}`)
     this.#fencedBelow = state.fencedBelow(this.vmId)
     this.#engineState = engineState
+    this.backfilling.observe(engineState)
     if (engineState.needsSync === null) this.pendingSync.settle()
     else this.flow.suspend()
     this.touch()
@@ -352,6 +355,7 @@ export class Source {
       // A VM that is paused or fenced is not copied: nothing is foretold of it.
       forecast: this.maySend ? this.flow.forecast : null,
       catchUp: this.catchingUp.report(),
+      owedPoints: this.backfilling.pointCount,
       slowedByMs: this.flow.slowMs,
       lastCycle,
       totals,

@@ -5,7 +5,7 @@ import { limits } from '../limits.ts'
 import { estimateSync } from '../stream/source/estimate-sync.ts'
 import { runSync } from '../stream/source/run-sync.ts'
 import type { Source } from './source.ts'
-import { makeTransfer, type Work } from './transfer.ts'
+import { makeTransfer, type Work } from './work.ts'
 
 /** Answers the target's newest point; null: it waits; look again after `pendingSync.lookAgainMs`, or when something changes. */
 export async function synchronizeWhenCleared(work: Work, newestSeq: number): Promise<number | null> {

@@ -25,3 +25,7 @@ export function durationText(ms: number): string {
 export function instantText(atMs: number): string {
   return `${new Date(atMs).toISOString().slice(0, 16).replace('T', ' ')} UTC`
 }
+
+export function pointsText(count: number): string {
+  return `${count} ${count === 1 ? 'point' : 'points'}`
+}

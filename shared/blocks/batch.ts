@@ -1,7 +1,7 @@
 /** Batches: ascending blocks of one disk, the unit of buffering, sending and resuming (DESIGN §5). */
 import { HotsiteError } from '../errors/hotsite-error.ts'
 import { BLOCK_BYTES } from './block.ts'
-import { expandBlock } from './stored-block.ts'
+import { expandBlock, HELD_BYTES } from './stored-block.ts'
 
 /** 1 MiB raw, zero blocks counted: every receiver may rely on it. */
 export const BATCH_BLOCKS = 16
@@ -43,6 +43,12 @@ export class BatchBuilder {
     if (!stored) return
     this.#place ??= this.#nextPlace()
     this.#payloadBytes += stored.copy(this.#place.payload, this.#payloadBytes)
+  }
+
+  /** The receiver holds it already. */
+  addHeld(blockIndex: number): void {
+    this.#blockIndexes.push(blockIndex)
+    this.#storedBytes.push(HELD_BYTES)
   }
 
   /** The batch, its payload at the front of the memory given for it, or in memory of its own; the builder is empty then. */
@@ -103,4 +109,18 @@ export function unpackBatch(batch: PackedBatch): (Buffer | null)[] {
     offset += storedBytes[i] ?? 0
     return expandBlock(payload.subarray(from, offset))
   })
+}
+
+/** The same, with 'held' for blocks that the receiver has already. Throws `block-malformed`. */
+export function unpackWithHeld(batch: PackedBatch): (Buffer | null | 'held')[] {
+  const { blockIndexes, storedBytes, payload } = batch
+  const isSent = (i: number) => storedBytes[i] !== HELD_BYTES
+  if (storedBytes.every((_, i) => isSent(i))) return unpackBatch(batch)
+  const sent = unpackBatch({
+    blockIndexes: blockIndexes.filter((_, i) => isSent(i)),
+    storedBytes: storedBytes.filter((_, i) => isSent(i)),
+    payload,
+  })
+  let next = 0
+  return blockIndexes.map((_, i) => (isSent(i) ? (sent[next++] ?? null) : 'held'))
 }

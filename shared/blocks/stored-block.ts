@@ -3,10 +3,14 @@
  *   0        a zero block, no bytes
  *   65536    the block as it is
  *   else     a zstd frame (RFC 8878) of that length, level 1
+ *   65537    in a backfill only: no bytes, the receiver holds the block already
  */
 import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import { HotsiteError } from '../errors/hotsite-error.ts'
 import { BLOCK_BYTES, isZeroBlock } from './block.ts'
+
+/** In place of a size: the receiver holds the block already, in the layer of the union above. */
+export const HELD_BYTES: number = BLOCK_BYTES + 1
 
 /** A frame that saves less than 1/16 is not worth the time to expand it at the other end. */
 const WORTHWHILE_BYTES = BLOCK_BYTES - BLOCK_BYTES / 16

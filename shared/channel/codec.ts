@@ -36,6 +36,7 @@ const bodyClasses = {
   replicaRefusal: hotsite.ReplicaRefusal,
   repairRequest: hotsite.RepairRequest,
   repairBlocks: hotsite.RepairBlocks,
+  backfills: hotsite.Backfills,
 } as const satisfies Record<MessageKind, unknown>
 
 const documentClasses = {

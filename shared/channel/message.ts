@@ -33,6 +33,7 @@ export interface Bodies {
   replicaRefusal: Filled<hotsite.ReplicaRefusal.$Shape>
   repairRequest: Filled<hotsite.RepairRequest.$Shape>
   repairBlocks: Filled<hotsite.RepairBlocks.$Shape>
+  backfills: Filled<hotsite.Backfills.$Shape>
 }
 
 export type MessageKind = keyof Bodies

@@ -33,8 +33,19 @@ export const flowErrors = {
     retryable: true,
   },
   'caught-up': {
-    cause: 'Everything that waited in the buffer has arrived.',
+    cause: 'The newest state has arrived; older points that the policy keeps may follow.',
     action: 'Nothing.',
+    retryable: true,
+  },
+  backfilled: {
+    cause: 'The points of the time the target was away, as far as the policy keeps them, are there as well.',
+    action: 'Nothing.',
+    retryable: true,
+  },
+  'backfill-abandoned': {
+    cause:
+      'Points of the time the target was away could not be brought there any more: a synchronization became due, the target was repaired, or its program is older.',
+    action: 'Nothing: newer points are at the target. The message says why.',
     retryable: true,
   },
 } as const satisfies Record<string, ErrorEntry>

@@ -162,6 +162,17 @@ export const replicationErrors = {
     action: 'Nothing: both sides compare their hashes and only what differs is sent. Existing points stay.',
     retryable: true,
   },
+  'backfill-unknown': {
+    cause:
+      'An older point was to be brought below a newer one that is not, or no longer, ready for it: the target was repaired or failed over meanwhile.',
+    action: 'Nothing: the older points of that outage are given up, the newest state is at the target.',
+    retryable: true,
+  },
+  'backfill-refused': {
+    cause: 'An older point did not come out right at the target; it is sent once more.',
+    action: 'Nothing: newer points are not touched by it.',
+    retryable: true,
+  },
   'delta-diverged': {
     cause:
       'The replica does not have the hash the source signed: the tracker missed a change, or a disk returned wrong bytes.',

@@ -123,6 +123,8 @@ export const replicationReport = z.object({
     .object({ pendingCycles: z.int(), sendBytes: z.int(), secondsLeft: z.number().nullable() })
     .nullable()
     .default(null),
+  /** Points older than the newest at the target that are still to be brought there. */
+  owedPoints: z.int().default(0),
   /** The target asked for a slower pace until its merges have caught up: milliseconds added to each cycle. */
   slowedByMs: z.int().default(0),
   lastCycle: cycleReport.nullable(),

@@ -3,7 +3,7 @@
  * or damaged, the replica is not: its row, its chain with the signed manifests, and its overlays come from here
  * (rebuild-catalog.ts); hash trees and leaves come from the layers.
  *
- *   hotsite-catalog 1 <crc32 of the rest, 8 hex digits>
+ *   hotsite-catalog 2 <crc32 of the rest, 8 hex digits>
  *   { … }                                                    JSON, UTF-8
  *
  * Written whole, and renamed into place, after every change and before whoever asked for it is answered: an epoch that
@@ -16,10 +16,13 @@ import { diskId, overlayId, serverId, type VmId, vmId } from '#shared/ids.ts'
 import { replicationPolicy } from '#shared/messages/policy.ts'
 import type { ReplicaContext } from '../context.ts'
 import { layerName } from '../names.ts'
+import type { Backfill } from './backfills.ts'
 import type { OverlayRow, ReplicaRow } from './catalog.ts'
 import type { ChainPoint } from './chain.ts'
 
-const VERSION = 1
+const VERSION = 2
+/** Version 1 knew no backfills. */
+const READABLE = [1, VERSION]
 const MAGIC = 'hotsite-catalog'
 /** A chain of 192 points with 64 disks each is 3 MB; what is larger was not written by this program. */
 const MAX_COPY_BYTES = 64 << 20
@@ -73,6 +76,7 @@ const copyShape = z.strictObject({
       ),
     }),
   ),
+  backfills: z.array(z.strictObject({ epoch: z.int().positive(), topSeq: z.int().positive() })).default([]),
 })
 
 export interface CatalogCopy {
@@ -83,6 +87,7 @@ export interface CatalogCopy {
     readonly suspect: string | null
   }[]
   readonly overlays: readonly OverlayRow[]
+  readonly backfills: readonly Pick<Backfill, 'epoch' | 'topSeq'>[]
 }
 
 /**
@@ -128,6 +133,7 @@ export function saveCatalogCopy({ catalog, files, paths }: ReplicaContext, id: V
         })),
       })),
       overlays: catalog.overlays(id),
+      backfills: catalog.backfills.list(id).map(({ epoch, topSeq }) => ({ epoch, topSeq })),
     }),
   )
   const folder = paths.vmFolder(id)
@@ -135,7 +141,7 @@ export function saveCatalogCopy({ catalog, files, paths }: ReplicaContext, id: V
   files.ensureFolder(folder)
   const file = files.open(`${path}.tmp`, 'create')
   try {
-    file.write([Buffer.from(headerOf(body)), body], 0)
+    file.write([Buffer.from(headerOf(body, VERSION)), body], 0)
     file.sync()
   } finally {
     file.close()
@@ -152,17 +158,18 @@ export function readCatalogCopy({ files, paths }: ReplicaContext, id: VmId): Cat
   const bytes = wholeFile(files, path)
   const end = bytes.indexOf('\n') + 1
   const body = bytes.subarray(end)
-  if (end === 0 || bytes.subarray(0, end).toString() !== headerOf(body))
+  const header = bytes.subarray(0, end).toString()
+  if (!READABLE.some((version) => header === headerOf(body, version)))
     throw damaged(path, 'its first line does not fit the rest')
   try {
     return copyOf(copyShape.parse(JSON.parse(body.toString())))
   } catch (error) {
-    throw damaged(path, 'it is not in the form of version 1', error)
+    throw damaged(path, `it is not in the form of version ${VERSION}`, error)
   }
 }
 
-function headerOf(body: Buffer): string {
-  return `${MAGIC} ${VERSION} ${crc32(body).toString(16).padStart(8, '0')}\n`
+function headerOf(body: Buffer, version: number): string {
+  return `${MAGIC} ${version} ${crc32(body).toString(16).padStart(8, '0')}\n`
 }
 
 function wholeFile(files: ReplicaContext['files'], path: string): Buffer {
@@ -176,7 +183,7 @@ function wholeFile(files: ReplicaContext['files'], path: string): Buffer {
   }
 }
 
-function copyOf({ replica, chain, overlays }: z.infer<typeof copyShape>): CatalogCopy {
+function copyOf({ replica, chain, overlays, backfills }: z.infer<typeof copyShape>): CatalogCopy {
   return {
     replica,
     chain: chain.map(({ suspect, manifestBase64, disks, ...member }) => ({
@@ -191,6 +198,7 @@ function copyOf({ replica, chain, overlays }: z.infer<typeof copyShape>): Catalo
       suspect,
     })),
     overlays,
+    backfills,
   }
 }
 

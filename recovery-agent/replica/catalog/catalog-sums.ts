@@ -1,14 +1,15 @@
 /**
  * Checksums over everything replica.db says of a VM: its row, its chain with the manifests, its overlays, the delta that
- * is on its way. They change in the transaction of what they cover, and are compared whenever that is read: a flipped
+ * is on its way, the points that wait for older ones. They change in the transaction of what they cover, and are compared whenever that is read: a flipped
  * bit, a row that is gone, one too many and rows that changed places are `catalog-damaged`.
  */
+import type { Statement } from 'better-sqlite3'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import { type VmId, vmId } from '#shared/ids.ts'
 import type { Migration, Sqlite } from '#shared/sqlite.ts'
 import { rowChecksum } from '../../buffer/row-checksum.ts'
 
-export type SumKind = 'replica' | 'chain' | 'overlays' | 'partial'
+export type SumKind = 'replica' | 'chain' | 'overlays' | 'partial' | 'backfills'
 
 type Row = Readonly<Record<string, unknown>>
 
@@ -26,6 +27,7 @@ const covered: Readonly<Record<SumKind, readonly string[]>> = {
       'FROM overlays WHERE vm_id = ? ORDER BY overlay_id',
   ],
   partial: ['SELECT vm_id, header FROM partials WHERE vm_id = ?'],
+  backfills: ['SELECT vm_id, top_seq, epoch, partial FROM backfills WHERE vm_id = ? ORDER BY top_seq'],
 }
 export const sumKinds = Object.keys(covered) as SumKind[]
 
@@ -60,11 +62,11 @@ export class CatalogSums {
 
   /** Every row of a VM that the sums cover. */
   removeRows(id: VmId): void {
-    for (const statement of this.#statements.removeRows) statement.run(id)
+    for (const statement of this.#statements.removeRows()) statement.run(id)
   }
 
   #sumOf(id: VmId, kind: SumKind): number | undefined {
-    const rows = this.#statements.covered[kind].map((statement) => statement.all(id))
+    const rows = this.#statements.covered(kind).map((statement) => statement.all(id))
     if (rows.every((each) => each.length === 0)) return undefined
     return rowChecksum(
       kind,
@@ -74,14 +76,14 @@ export class CatalogSums {
 }
 
 function prepare(db: Sqlite) {
-  const statements = (sqls: readonly string[]) => sqls.map((sql) => db.prepare<[string], Row>(sql))
-  const tables = ['replicas', 'points', 'point_disks', 'overlays', 'partials', 'catalog_sums']
+  const tables = ['replicas', 'points', 'point_disks', 'overlays', 'partials', 'backfills', 'catalog_sums']
+  // Not before they are needed: a migration sums up when later tables are not there yet.
+  const known = new Map<SumKind, Statement<[string], Row>[]>()
   return {
-    covered: {
-      replica: statements(covered.replica),
-      chain: statements(covered.chain),
-      overlays: statements(covered.overlays),
-      partial: statements(covered.partial),
+    covered: (kind: SumKind) => {
+      const statements = known.get(kind) ?? covered[kind].map((sql) => db.prepare<[string], Row>(sql))
+      known.set(kind, statements)
+      return statements
     },
     get: db.prepare<[string, string], { checksum: number }>(
       'SELECT checksum FROM catalog_sums WHERE vm_id = ? AND kind = ?',
@@ -93,7 +95,7 @@ function prepare(db: Sqlite) {
     vms: db.prepare<[], { vm_id: string }>(
       'SELECT vm_id FROM replicas UNION SELECT vm_id FROM catalog_sums ORDER BY vm_id',
     ),
-    removeRows: tables.map((table) => db.prepare<[string]>(`DELETE FROM ${table} WHERE vm_id = ?`)),
+    removeRows: () => tables.map((table) => db.prepare<[string]>(`DELETE FROM ${table} WHERE vm_id = ?`)),
   }
 }
 
@@ -107,11 +109,13 @@ export function unlessDamaged<T>(read: () => T | undefined): T | undefined {
   }
 }
 
+const firstKinds: readonly SumKind[] = ['replica', 'chain', 'overlays', 'partial']
+
 /** What is there is believed once. */
 export const catalogSumsMigration: Migration = {
   name: 'checksums over what is said of each VM',
   sql: `
-    -- kind: replica, chain, overlays, partial
+    -- kind: as SumKind
     CREATE TABLE catalog_sums (
       vm_id TEXT NOT NULL,
       kind TEXT NOT NULL,
@@ -121,6 +125,6 @@ export const catalogSumsMigration: Migration = {
   `,
   step(db) {
     const sums = new CatalogSums(db)
-    for (const id of sums.vmIds()) for (const kind of sumKinds) sums.update(id, kind)
+    for (const id of sums.vmIds()) for (const kind of firstKinds) sums.update(id, kind)
   },
 }

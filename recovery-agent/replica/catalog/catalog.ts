@@ -6,6 +6,7 @@ import { type ReplicationPolicy, replicationPolicy } from '#shared/messages/poli
 import type { Sqlite } from '#shared/sqlite.ts'
 import { type LeafStore, openLeafStore } from '../../tree/leaf-store.ts'
 import type { DeltaHeader, ReplicaDisk } from '../port.ts'
+import { BackfillRows } from './backfills.ts'
 import { CatalogSums, unlessDamaged } from './catalog-sums.ts'
 import type { Chain, ChainDisk, ChainPoint } from './chain.ts'
 import { CheckedRows } from './checked-rows.ts'
@@ -52,6 +53,7 @@ export class Catalog {
   readonly layerLeaves: LayerLeaves
   readonly damage: DamageRows
   readonly suspicions: Suspicions
+  readonly backfills: BackfillRows
   readonly sums: CatalogSums
   readonly #db: Sqlite
   readonly #rows: CheckedRows
@@ -68,6 +70,7 @@ export class Catalog {
     this.suspicions = new Suspicions(db)
     this.sums = new CatalogSums(db)
     this.#rows = new CheckedRows(db, this.sums)
+    this.backfills = new BackfillRows(db, this.#rows, (vmId) => this.markChanged(vmId))
   }
 
   /** Grows with every change of any chain and of what is known of its layers: who read before it grew looks again. */

@@ -17,6 +17,7 @@ import { readStoredManifest } from '#shared/trust/point-manifest.ts'
 import { PendingTree } from '../../tree/leaf-store.ts'
 import type { ReplicaContext } from '../context.ts'
 import { withChain } from '../merging/layer-chain.ts'
+import { finishRepointing } from '../receiving/repoint.ts'
 import { treeOf } from './catalog.ts'
 import { type CatalogCopy, readCatalogCopy } from './catalog-copy.ts'
 import type { ChainDisk, ChainPoint } from './chain.ts'
@@ -56,8 +57,9 @@ function keepEpoch({ catalog, log }: ReplicaContext, { replica }: CatalogCopy): 
 }
 
 /** Whatever replica.db says of the VM makes way, in the transaction that puts the copy in its place. */
-export function rebuildReplica(context: ReplicaContext, { replica, chain, overlays }: CatalogCopy): void {
+export function rebuildReplica(context: ReplicaContext, copy: CatalogCopy): void {
   const { catalog, log } = context
+  const { replica, chain, overlays, backfills } = copy
   const { vmId: id } = replica
   const isSigned = chain.every(({ member, manifest }) => isManifestOf(member, manifest))
   if (!isSigned) log.warn('replica.copy-differs-from-manifests', { vmId: id })
@@ -69,7 +71,9 @@ export function rebuildReplica(context: ReplicaContext, { replica, chain, overla
       if (suspect !== null) catalog.suspicions.put(id, member.seq, suspect)
     }
     for (const overlay of overlays) catalog.putOverlay(overlay)
+    for (const backfill of backfills) catalog.backfills.put(id, { ...backfill, partial: null })
   })
+  finishRepointing(context, id)
   const newest = chain.at(-1)?.member
   for (const disk of newest?.disks ?? []) {
     if (newest) rebuildTree(context, { id, newest, disk })

@@ -1,5 +1,6 @@
 import type { Migration } from '#shared/sqlite.ts'
 import { leafStoreSchema, treePagesMigration } from '../../tree/leaf-store.ts'
+import { backfillsMigration } from './backfills.ts'
 import { catalogSumsMigration } from './catalog-sums.ts'
 import { proofMigration } from './proof-schema.ts'
 import { suspicionsMigration } from './suspicions.ts'
@@ -74,4 +75,5 @@ export const replicaMigrations: readonly Migration[] = [
   proofMigration,
   suspicionsMigration,
   catalogSumsMigration,
+  backfillsMigration,
 ]

@@ -2,6 +2,7 @@
 import type { VmId } from '#shared/ids.ts'
 import { MergeSpeed, slowDownFor } from '#shared/policy/merge-pace.ts'
 import { decideRetention, type RetentionDecision, retentionOf } from '#shared/policy/retention.ts'
+import { heldByBackfills } from '../catalog/backfills.ts'
 import type { ReplicaRow } from '../catalog/catalog.ts'
 import type { Chain } from '../catalog/chain.ts'
 import { damagedSeqs } from '../catalog/damage.ts'
@@ -104,8 +105,11 @@ export class Pruning {
   }
 
   #runs(replica: ReplicaRow, chain = this.#context.catalog.chain(replica.vmId)): MergeRun[] {
+    const { catalog } = this.#context
     const decisions = retentionDecisions(this.#context, replica, chain)
-    return mergeRuns(chain, new Set(decisions.filter(({ keep }) => !keep).map(({ seq }) => seq)))
+    const held = heldByBackfills(chain, catalog.backfills.list(replica.vmId))
+    const dropped = decisions.filter(({ keep, seq }) => !keep && !held.has(seq))
+    return mergeRuns(chain, new Set(dropped.map(({ seq }) => seq)))
   }
 
   /** Before the chain or its files change in another way than by growing. */

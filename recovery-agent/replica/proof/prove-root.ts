@@ -11,21 +11,27 @@ import {
 import type { LeafGroup } from '../catalog/leaf-groups.ts'
 import type { StoredLayer } from './stored-layers.ts'
 
-export interface GroupAtPoint {
+export interface GroupAtPoint<Layer extends LeafLayer = StoredLayer> {
   readonly groupIndex: number
   /** 256 leaves; valid until the next one. */
   readonly leaves: Buffer
   /** For each layer, newest first, that has anything there. */
-  readonly parts: readonly { readonly stored: StoredLayer; readonly group: LeafGroup }[]
+  readonly parts: readonly { readonly stored: Layer; readonly group: LeafGroup }[]
   /** Index into `parts` of the layer that holds block i as data; undefined: it reads as zeros. */
   holder(i: number): number | undefined
 }
 
-/** Groups of a disk that hold anything, ascending. `layers`: newest first. Throws `catalog-damaged`. */
-export function* groupsAtPoint(layers: readonly StoredLayer[]): Generator<GroupAtPoint, void> {
-  const holding = new Map<number, StoredLayer[]>()
+/** What of a layer decides what a point is made of. */
+export type LeafLayer = Pick<StoredLayer, 'expected' | 'groupIndexes' | 'group'>
+
+/** Groups of a disk that hold anything, ascending; of those `isWanted`. `layers`: newest first. Throws `catalog-damaged`. */
+export function* groupsAtPoint<Layer extends LeafLayer>(
+  layers: readonly Layer[],
+  isWanted: (groupIndex: number) => boolean = () => true,
+): Generator<GroupAtPoint<Layer>, void> {
+  const holding = new Map<number, Layer[]>()
   for (const stored of layers)
-    for (const groupIndex of stored.groupIndexes()) {
+    for (const groupIndex of stored.groupIndexes().filter(isWanted)) {
       const known = holding.get(groupIndex)
       if (known) known.push(stored)
       else holding.set(groupIndex, [stored])
@@ -48,12 +54,12 @@ export function* groupsAtPoint(layers: readonly StoredLayer[]): Generator<GroupA
 }
 
 /** The newest layer that says something decides; a layer too short for the block says that it is zeros. */
-function holdersOf(
+function holdersOf<Layer extends LeafLayer>(
   groupIndex: number,
   of: {
-    parts: GroupAtPoint['parts']
-    layers: readonly StoredLayer[]
-    blockCounts: ReadonlyMap<StoredLayer, number>
+    parts: GroupAtPoint<Layer>['parts']
+    layers: readonly Layer[]
+    blockCounts: ReadonlyMap<Layer, number>
   },
 ): (number | undefined)[] {
   const partOf = new Map(of.parts.map(({ stored }, part) => [stored, part]))
@@ -76,9 +82,10 @@ export class RootProof {
   readonly #sizeBytes: number
   readonly #nodes: Buffer
 
-  constructor(sizeBytes: number) {
+  /** `nodes`: those of groups that do not pass by; left out: they are all zero. Changed. */
+  constructor(sizeBytes: number, nodes: Buffer = Buffer.alloc(groupCountOf(sizeBytes) * HASH_BYTES)) {
     this.#sizeBytes = sizeBytes
-    this.#nodes = Buffer.alloc(groupCountOf(sizeBytes) * HASH_BYTES)
+    this.#nodes = nodes
   }
 
   add({ groupIndex, leaves }: Pick<GroupAtPoint, 'groupIndex' | 'leaves'>): void {

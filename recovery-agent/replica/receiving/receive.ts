@@ -4,14 +4,16 @@ import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { VmId } from '#shared/ids.ts'
 import { MAX_CHAIN } from '#shared/policy/merge-pace.ts'
 import { afterFailure } from '../after-failure.ts'
+import { type Gap, gapFor } from '../catalog/backfills.ts'
 import { saveChangedCopies } from '../catalog/catalog-copy.ts'
-import { isSamePoint, newestSeqOf } from '../catalog/chain.ts'
+import { type ChainPoint, isSamePoint, newestSeqOf } from '../catalog/chain.ts'
 import { type ReplicaContext, refuseOlderEpoch, replicaOrThrow } from '../context.ts'
 import { journalSuffix, leavesSuffix, partSuffix } from '../names.ts'
 import type { DeltaHeader, DeltaWriter, SealOutcome, SignedManifest } from '../port.ts'
 import { sweep } from '../sweep.ts'
 import { alreadySealed, ReplicaDeltaWriter, type WriterOwner } from './delta-writer.ts'
 import { ReceivingDelta } from './receiving-delta.ts'
+import { finishRepointing } from './repoint.ts'
 
 export class Receiver implements WriterOwner {
   readonly #context: ReplicaContext
@@ -44,6 +46,7 @@ export class Receiver implements WriterOwner {
         },
       )
     }
+    if (header.kind === 'backfill') return this.#beginBackfill(header)
     const chain = catalog.chain(vmId)
     const newestSeq = newestSeqOf(chain)
     const isRepeat = chain.some((member) => isSamePoint(member, header))
@@ -56,7 +59,10 @@ export class Receiver implements WriterOwner {
       )
     }
     if (chain.length >= MAX_CHAIN) throw chainFull(vmId, chain.length)
+    if (header.kind === 'union') ensureSameDisks(header, chain.at(-1))
     this.#supersede(vmId)
+    // What it compares, and where it stands, is the newest state: older points have no source any more.
+    if (header.kind === 'sync') this.keepBackfills(vmId, [])
     const partial = catalog.partial(vmId)
     if (!partial || !isSameDelta(partial, header)) {
       this.discard(vmId)
@@ -65,6 +71,34 @@ export class Receiver implements WriterOwner {
     }
     catalog.putPartial(header)
     crash('replica.begin-recorded')
+    return this.#write(header)
+  }
+
+  #beginBackfill(header: DeltaHeader): DeltaWriter {
+    const { catalog, crash } = this.#context
+    const { vmId, seq } = header
+    const chain = catalog.chain(vmId)
+    if (chain.some((member) => isSamePoint(member, header))) {
+      finishRepointing(this.#context, vmId)
+      return alreadySealed(header)
+    }
+    const { backfill } = gapOrThrow(this.#context, header)
+    if (chain.length >= MAX_CHAIN) throw chainFull(vmId, chain.length)
+    this.#supersede(vmId)
+    const { partial } = backfill
+    if (!partial || !isSameDelta(partial, header)) {
+      if (partial) this.#clearFilesOf(partial)
+      this.#clearFilesOf(header)
+      crash('replica.begin-cleared')
+    }
+    catalog.backfills.put(vmId, { ...backfill, partial: header })
+    crash('replica.begin-recorded')
+    this.#context.log.debug('replica.backfill-begun', { vmId, seq, below: backfill.topSeq })
+    return this.#write(header)
+  }
+
+  #write(header: DeltaHeader): DeltaWriter {
+    const { vmId } = header
     const writer = new ReplicaDeltaWriter(new ReceivingDelta(header, this.#context), this)
     this.#writers.set(vmId, writer)
     return writer
@@ -82,15 +116,19 @@ export class Receiver implements WriterOwner {
       return { kind: 'diverged', diskIds: diverging }
     }
     crash('replica.seal-begun')
-    const chain = catalog.chain(vmId)
+    const gap = delta.header.kind === 'backfill' ? gapOrThrow(this.#context, delta.header) : undefined
+    const chain = catalog.chain(vmId).filter((member) => !gap || member.seq < gap.top.seq)
     delta.sealFiles(chain)
     catalog.transaction(() => {
       delta.record(chain, manifest, clock.now())
+      if (gap) catalog.backfills.put(vmId, { ...gap.backfill, partial: null })
+      if (delta.header.kind === 'union') catalog.backfills.put(vmId, { epoch, topSeq: seq, partial: null })
       if (manifest.suspect) catalog.suspicions.put(vmId, seq, manifest.suspect)
       crash('replica.seal-in-transaction')
     })
     crash('replica.seal-committed')
     this.#saveCopy(vmId)
+    if (gap) finishRepointing(this.#context, vmId)
     // The point stands; what is left beside it is swept now, or by the next start.
     delta.close()
     sweep(this.#context, vmId)
@@ -142,6 +180,25 @@ export class Receiver implements WriterOwner {
     if (partial) this.#removePartial(partial)
   }
 
+  /** Backfills of other points end here: what came of them stays, what is half there goes. */
+  keepBackfills(vmId: VmId, topSeqs: readonly number[]): void {
+    const { catalog, crash } = this.#context
+    const ending = catalog.backfills.list(vmId).filter(({ topSeq }) => !topSeqs.includes(topSeq))
+    for (const { topSeq, partial } of ending) {
+      const open = this.#writers.get(vmId)?.delta.header
+      if (partial && open && isSamePoint(partial, open)) this.#supersede(vmId)
+      if (partial) this.#clearFilesOf(partial)
+      catalog.backfills.remove(vmId, topSeq)
+      crash('replica.backfill-ended')
+    }
+  }
+
+  /** Whatever is on its way to the VM ends. */
+  forget(vmId: VmId): void {
+    this.discard(vmId)
+    this.keepBackfills(vmId, [])
+  }
+
   close(): void {
     for (const vmId of [...this.#writers.keys(), ...this.#idle.keys()]) this.#supersede(vmId)
   }
@@ -154,7 +211,12 @@ export class Receiver implements WriterOwner {
     const { catalog, crash } = this.#context
     this.#clearFilesOf(header)
     crash('replica.discard-files-removed')
-    catalog.deletePartial(header.vmId)
+    if (header.kind !== 'backfill') {
+      catalog.deletePartial(header.vmId)
+      return
+    }
+    const backfill = catalog.backfills.list(header.vmId).find(({ topSeq }) => topSeq > header.seq)
+    if (backfill) catalog.backfills.put(header.vmId, { ...backfill, partial: null })
   }
 
   #clearFilesOf(header: DeltaHeader): void {
@@ -177,9 +239,44 @@ function chainFull(vmId: VmId, layers: number): HotsiteError {
   )
 }
 
+/** Throws `backfill-unknown`: nothing is expected there, or on another base, or of other disks. */
+function gapOrThrow({ catalog }: ReplicaContext, header: DeltaHeader): Gap {
+  const { vmId, epoch, seq, baseSeq } = header
+  const gap = gapFor(catalog.chain(vmId), catalog.backfills.list(vmId), seq)
+  if (gap && gap.below.seq === baseSeq && gap.top.epoch === epoch && hasSameDisks(header, gap.top)) return gap
+  throw new HotsiteError(
+    'backfill-unknown',
+    `point ${epoch}/${seq} of ${vmId} is not expected on point ${baseSeq}`,
+    {
+      details: { vmId, epoch },
+    },
+  )
+}
+
+/**
+ * Of a union and its base: an older point between them must find the same disks below and above. A layer that stands on
+ * nothing does not say which of its blocks are zeros.
+ */
+function ensureSameDisks(header: DeltaHeader, base: ChainPoint | undefined): void {
+  if (base && hasSameDisks(header, base)) return
+  throw new HotsiteError(
+    'stream-malformed',
+    `a union of other disks than those of point ${header.baseSeq} of ${header.vmId}`,
+  )
+}
+
+function hasSameDisks(header: DeltaHeader, { disks }: ChainPoint): boolean {
+  return (
+    disks.length === header.disks.length &&
+    disks.every(({ diskId, sizeBytes }) =>
+      header.disks.some((disk) => disk.diskId === diskId && disk.sizeBytes === sizeBytes),
+    )
+  )
+}
+
 /** A delta never changes once captured; a synchronization starts over from a later snapshot and finds what is there equal. */
 function isSameDelta(partial: DeltaHeader, header: DeltaHeader): boolean {
-  if (header.kind === 'delta') return isDeepStrictEqual(partial, header)
+  if (header.kind !== 'sync') return isDeepStrictEqual(partial, header)
   const { kind, epoch, seq, baseSeq } = header
   return (
     partial.kind === kind && partial.epoch === epoch && partial.seq === seq && partial.baseSeq === baseSeq

@@ -1,31 +1,26 @@
 /** A delta that is being received, all its disks. What `sync` returned from survives any crash. */
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { DiskId } from '#shared/ids.ts'
-import { type Catalog, treeOf } from '../catalog/catalog.ts'
+import { gapFor } from '../catalog/backfills.ts'
+import { treeOf } from '../catalog/catalog.ts'
 import { type Chain, hiddenBytes } from '../catalog/chain.ts'
-import type { ReplicaCrash } from '../crash-points.ts'
-import type { ReplicaFiles } from '../files.ts'
+import type { ReplicaContext } from '../context.ts'
 import { lostBlocks } from '../healing/lost-blocks.ts'
-import { layerName, type Paths, partSuffix } from '../names.ts'
+import { layerName, partSuffix } from '../names.ts'
 import type { BlockBatch, DeltaHeader, DiskProgress, SignedManifest } from '../port.ts'
+import { backfillRoot } from './backfill-root.ts'
+import { HeldBlocks } from './held-blocks.ts'
 import { ReceivingDisk } from './receiving-disk.ts'
-
-export interface ReceiveContext {
-  readonly catalog: Catalog
-  readonly files: ReplicaFiles
-  readonly paths: Paths
-  readonly crash: ReplicaCrash
-  readonly leavesInMemoryBytes: number
-}
 
 export class ReceivingDelta {
   readonly header: DeltaHeader
-  readonly #context: ReceiveContext
+  readonly #context: ReplicaContext
+  readonly #roots = new Map<DiskId, Buffer>()
   readonly #disks: ReadonlyMap<DiskId, ReceivingDisk>
   #isClosed = false
 
   /** Opens or resumes; the row in `partials` is there already. */
-  constructor(header: DeltaHeader, context: ReceiveContext) {
+  constructor(header: DeltaHeader, context: ReplicaContext) {
     this.header = header
     this.#context = context
     const disks = new Map<DiskId, ReceivingDisk>()
@@ -39,11 +34,12 @@ export class ReceivingDelta {
             disk,
             kind: header.kind,
             layerPath: context.paths.layer(header.vmId, disk.diskId, header),
-            tree: treeOf(header.vmId, disk.diskId),
+            tree: treeName(header, disk.diskId),
             leaves: context.catalog.leaves,
             files: context.files,
             leavesInMemoryBytes: context.leavesInMemoryBytes,
             lost: header.kind === 'sync' ? lostBlocks(context.catalog, header.vmId, disk.diskId) : [],
+            held: heldBlocks(context, header, disk.diskId),
           }),
         )
       }
@@ -87,13 +83,28 @@ export class ReceivingDelta {
     const signed = new Map(manifest.roots.map((root) => [root.diskId, root]))
     const unequal = [...this.#disks.values()].filter((disk) => {
       const root = signed.get(disk.diskId)
-      return !root || root.sizeBytes !== disk.sizeBytes || !disk.root().equals(root.root)
+      return !root || root.sizeBytes !== disk.sizeBytes || !this.#root(disk).equals(root.root)
     })
     const unknown = manifest.roots.filter(({ diskId }) => !this.#disks.has(diskId))
     return [...unequal, ...unknown].map(({ diskId }) => diskId)
   }
 
-  /** Every layer sealed, durable and under its final name; no point yet. */
+  #root(disk: ReceivingDisk): Buffer {
+    const { vmId, kind, seq } = this.header
+    if (kind !== 'backfill') return disk.root()
+    const { catalog } = this.#context
+    const gap = gapFor(catalog.chain(vmId), catalog.backfills.list(vmId), seq)
+    if (!gap) throw new HotsiteError('backfill-unknown', `nothing is expected below point ${seq} of ${vmId}`)
+    const { diskId, sizeBytes } = disk
+    const own = new Map(disk.leafGroups(true))
+    const root =
+      this.#roots.get(diskId) ??
+      backfillRoot(this.#context, { vmId, diskId, sizeBytes, below: gap.below, own })
+    this.#roots.set(diskId, root)
+    return root
+  }
+
+  /** Every layer sealed, durable and under its final name; no point yet. `chain`: up to the member it stands on. */
   sealFiles(chain: Chain): void {
     const { crash, files } = this.#context
     const base = chain.at(-1)
@@ -139,7 +150,7 @@ export class ReceivingDelta {
         disks: disks.map((disk) => ({
           diskId: disk.diskId,
           sizeBytes: disk.sizeBytes,
-          root: disk.root(),
+          root: this.#root(disk),
           changedBytes: disk.changedBytes(),
           storedBytes: files.storedBytes(disk.layerPath),
         })),
@@ -150,6 +161,7 @@ export class ReceivingDelta {
       const key = { vmId, diskId: disk.diskId, seq }
       catalog.layerLeaves.put(key, disk.leafGroups(hasLayer(chain, disk.diskId)), disk.fileBytes())
     }
+    if (this.header.kind === 'backfill') return
     for (const disk of disks) disk.tree.flush()
     for (const { diskId } of chain.at(-1)?.disks ?? []) {
       if (!this.#disks.has(diskId)) catalog.dropTree(vmId, diskId)
@@ -167,4 +179,19 @@ export class ReceivingDelta {
 /** The newest member has the disk, so that a new layer of it stands on that. */
 function hasLayer(chain: Chain, diskId: DiskId): boolean {
   return chain.at(-1)?.disks.some((disk) => disk.diskId === diskId) ?? false
+}
+
+/** The tree of a point below the newest has no rows: what is written there is known from the journal alone. */
+function treeName({ kind, vmId, seq }: DeltaHeader, diskId: DiskId): string {
+  return kind === 'backfill' ? `${treeOf(vmId, diskId)}/${seq}` : treeOf(vmId, diskId)
+}
+
+function heldBlocks(context: ReplicaContext, header: DeltaHeader, diskId: DiskId): HeldBlocks | undefined {
+  const { kind, vmId, seq } = header
+  if (kind !== 'backfill') return undefined
+  const { catalog, paths } = context
+  const gap = gapFor(catalog.chain(vmId), catalog.backfills.list(vmId), seq)
+  if (!gap) return undefined
+  const key = { vmId, diskId, seq: gap.top.seq }
+  return new HeldBlocks(context, key, paths.layer(vmId, diskId, gap.top))
 }

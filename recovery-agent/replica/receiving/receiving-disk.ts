@@ -12,13 +12,14 @@ import type { ReplicaCrash } from '../crash-points.ts'
 import type { ReplicaFiles } from '../files.ts'
 import { LOST_LEAF } from '../healing/lost-blocks.ts'
 import { journalSuffix, leavesSuffix, partSuffix } from '../names.ts'
-import type { BlockBatch, ReplicaDisk } from '../port.ts'
+import type { BlockBatch, DeltaHeader, ReplicaDisk } from '../port.ts'
+import type { HeldBlocks } from './held-blocks.ts'
 import { Journal, type JournalEntry } from './journal.ts'
 import { LeafFile } from './leaf-file.ts'
 
 export interface OpenReceivingDisk {
   readonly disk: ReplicaDisk
-  readonly kind: 'delta' | 'sync'
+  readonly kind: DeltaHeader['kind']
   /** The sealed name; `.part` and `.journal` stand beside it until then. */
   readonly layerPath: string
   readonly tree: string
@@ -28,6 +29,8 @@ export interface OpenReceivingDisk {
   readonly leavesInMemoryBytes: number
   /** Damaged where they lie: a synchronization has to bring them again. */
   readonly lost: readonly number[]
+  /** Of the union above; undefined: there is none, and every block has to come. */
+  readonly held: HeldBlocks | undefined
 }
 
 export interface SealDisk {
@@ -45,12 +48,14 @@ export class ReceivingDisk {
   readonly #journal: Journal
   readonly #writer: LayerWriter
   readonly #leafFile: LeafFile
+  readonly #held: HeldBlocks | undefined
   #nextBatch = 0
   #durableBatch = 0
   #isDirty = false
 
   constructor(options: OpenReceivingDisk) {
     const { disk, kind, layerPath, tree, leaves, files, lost, leavesInMemoryBytes } = options
+    this.#held = options.held
     this.diskId = disk.diskId
     this.sizeBytes = disk.sizeBytes
     this.layerPath = layerPath
@@ -77,7 +82,7 @@ export class ReceivingDisk {
           this.#writer.restore(blockIndex, state)
           this.tree.setLeaf(blockIndex, leaf)
         }
-        if (kind === 'delta') this.#nextBatch = batch + 1
+        if (kind !== 'sync') this.#nextBatch = batch + 1
       })
       this.tree.resize(disk.sizeBytes)
     } catch (error) {
@@ -100,7 +105,7 @@ export class ReceivingDisk {
         { details: { diskId: this.diskId, batch, expected: this.#nextBatch } },
       )
     }
-    const whole = blocks.map((block, i) => this.#checked(block, blockIndexes[i]))
+    const whole = blocks.map((block, i) => this.#whole(block, blockIndexes[i]))
     const states = this.#writer.put(blockIndexes, whole)
     const entries: JournalEntry[] = states.map((state, i) => {
       const block = whole[i]
@@ -110,6 +115,13 @@ export class ReceivingDisk {
     this.#journal.add(batch, entries)
     this.#nextBatch = batch + 1
     this.#isDirty = true
+  }
+
+  #whole(block: BlockBatch['blocks'][number], blockIndex: number | undefined): Buffer | null {
+    if (block !== 'held') return this.#checked(block, blockIndex)
+    if (!this.#held || blockIndex === undefined)
+      throw new HotsiteError('stream-malformed', `block ${blockIndex} of disk ${this.diskId} is not here`)
+    return this.#held.read(blockIndex)
   }
 
   /** The last block of a disk that is no multiple of 64 KiB is zeros past the end of the disk, whatever came. */
@@ -177,6 +189,7 @@ export class ReceivingDisk {
 
   close(): void {
     this.#leafFile.close()
+    this.#held?.[Symbol.dispose]()
     this.#file.close()
     this.#journal.close()
   }

@@ -169,7 +169,8 @@ export function storedBatch({ diskId, batch, blockIndexes, blocks }: BlockBatch)
   const builder = new BatchBuilder()
   blockIndexes.forEach((blockIndex, i) => {
     const block = blocks[i]
-    builder.add(blockIndex, block ? storeBlock(block, i % 2 === 0) : null)
+    if (block === 'held') builder.addHeld(blockIndex)
+    else builder.add(blockIndex, block ? storeBlock(block, i % 2 === 0) : null)
   })
   return { diskId, batch, ...builder.take() }
 }

@@ -32,6 +32,8 @@ export function afterFailure(code: ErrorCode, epoch: number): AfterFailure {
     case 'signature-invalid':
       return { kind: 'await-ticket' }
     case 'stream-interrupted':
+    // The point is sent once more, or was given up.
+    case 'backfill-refused':
       return { kind: 'reconnect' }
     default:
       return { kind: 'retry' }

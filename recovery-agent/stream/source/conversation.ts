@@ -29,6 +29,7 @@ export class Conversation {
   readonly #credited = new Wakeup()
   #pending: readonly Pending[] = []
   #opened = false
+  #takesBackfills = false
   #lastRequestId = 0
   #windowBytes = 0
   #availableBytes = 0
@@ -58,6 +59,11 @@ export class Conversation {
     return this.#slowMs
   }
 
+  /** The target can put older points below newer ones. */
+  get takesBackfills(): boolean {
+    return this.#takesBackfills
+  }
+
   /** Who answers when the target asks for blocks it has lost; it never rejects. */
   answerRepairs(answer: (message: RepairRequest) => Promise<void>): void {
     this.#onRepairRequest = answer
@@ -79,6 +85,7 @@ export class Conversation {
     }
     if (message.kind === 'replicaOpened') {
       this.#opened = true
+      this.#takesBackfills = message.body.takesBackfills
       this.#windowBytes = message.body.creditBytes
       this.#availableBytes = message.body.creditBytes
     }
@@ -94,8 +101,9 @@ export class Conversation {
     }
     // A sealed point has consumed all of its payload, also what no sync had granted again: without this, deltas
     // smaller than the distance between two syncs use up the window for good.
-    if (message.kind === 'pointAck') {
-      this.#slowMs = message.body.slowMs
+    // The same for what came before a delta that is accepted: one that gave way to it is put away.
+    if (message.kind === 'pointAck' || message.kind === 'deltaAccepted') {
+      if (message.kind === 'pointAck') this.#slowMs = message.body.slowMs
       this.#availableBytes = this.#windowBytes
       this.#credited.notify()
     }

@@ -1,4 +1,4 @@
-import type { CaptureEngine, SealedDelta, StoredBatch } from '#recovery-agent/capture/port.ts'
+import type { BatchRequest, CaptureEngine, SealedDelta, StoredBatch } from '#recovery-agent/capture/port.ts'
 import type { DiskId } from '#shared/ids.ts'
 import { limits } from '../../limits.ts'
 import type { Turns } from '../turns.ts'
@@ -20,12 +20,23 @@ export interface Transfer {
   readonly signal: AbortSignal
 }
 
-/** Returns when the target holds the point; the caller acknowledges. Rejects with the refusal or the broken link. */
+export interface HowToSend {
+  readonly kind: 'delta' | 'union' | 'backfill'
+  readonly owed?: BatchRequest['owed']
+  /** Asked after each batch; true: the rest comes another time. */
+  readonly mustPause?: () => boolean
+}
+
+/**
+ * `sent`: the target holds the point; the caller acknowledges. `paused`: it keeps what came. Rejects with the refusal or
+ * the broken link.
+ */
 export async function sendDelta(
   transfer: Transfer,
   engine: Pick<CaptureEngine, 'readBatch'>,
   delta: SealedDelta,
-): Promise<void> {
+  { kind, owed, mustPause = () => false }: HowToSend,
+): Promise<'sent' | 'paused'> {
   const { conversation, signal } = transfer
   const { vmId, epoch, seq } = delta
   const begun = await conversation.request(
@@ -36,7 +47,7 @@ export async function sendDelta(
         epoch,
         seq,
         baseSeq: delta.baseSeq,
-        kind: 'delta',
+        kind,
         capturedAtMs: delta.capturedAtMs,
         consistency: delta.consistency,
         disks: delta.disks.map(({ diskId, sizeBytes }) => ({ diskId, sizeBytes })),
@@ -45,27 +56,38 @@ export async function sendDelta(
     { kinds: ['deltaAccepted', 'pointAck'], matches: ({ body }) => body.seq === seq },
     signal,
   )
-  if (begun.kind === 'pointAck') return
-  const batches = batchesOf(engine, delta, begun.body.resume)
-  for await (const { diskId, stored } of readAhead(batches, limits.batchesAhead))
+  if (begun.kind === 'pointAck') return 'sent'
+  const batches = batchesOf(engine, delta, { resume: begun.body.resume, owed })
+  for await (const { diskId, stored } of readAhead(batches, limits.batchesAhead)) {
     await sendBatch(transfer, { epoch, seq, diskId }, stored)
+    if (mustPause()) return 'paused'
+  }
   await endDelta(transfer, {
     epoch,
     seq,
     manifest: delta.manifest,
     batches: delta.disks.map(({ diskId, batchCount }) => ({ diskId, nextBatch: batchCount })),
   })
+  return 'sent'
 }
 
 async function* batchesOf(
   engine: Pick<CaptureEngine, 'readBatch'>,
   { vmId, seq, firstSeq, disks }: SealedDelta,
-  resume: readonly { readonly diskId: string; readonly nextBatch: number }[],
+  {
+    resume,
+    owed,
+  }: {
+    readonly resume: readonly { readonly diskId: string; readonly nextBatch: number }[]
+    readonly owed: BatchRequest['owed']
+  },
 ): AsyncGenerator<{ readonly diskId: DiskId; readonly stored: StoredBatch }> {
   for (const { diskId, batchCount } of disks) {
     const first = resume.find((disk) => disk.diskId === diskId)?.nextBatch ?? 0
-    for (let batch = first; batch < batchCount; batch++)
-      yield { diskId, stored: await engine.readBatch({ vmId, seq, firstSeq, diskId, batch }) }
+    for (let batch = first; batch < batchCount; batch++) {
+      const request = { vmId, seq, firstSeq, diskId, batch, ...(owed ? { owed } : {}) }
+      yield { diskId, stored: await engine.readBatch(request) }
+    }
   }
 }
 

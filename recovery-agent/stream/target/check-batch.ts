@@ -2,6 +2,7 @@
 import type { DeltaHeader } from '#recovery-agent/replica/port.ts'
 import type { StoredBlocks } from '#recovery-agent/replica/remote.ts'
 import { BLOCK_BYTES, blockCountOf } from '#shared/blocks/block.ts'
+import { HELD_BYTES } from '#shared/blocks/stored-block.ts'
 import type { Bodies } from '#shared/channel/message.ts'
 import { limits } from '../../limits.ts'
 import { malformed } from './parse.ts'
@@ -16,10 +17,10 @@ export function checkBatch(
   if (!disk) throw malformed('blocks', `disk ${JSON.stringify(body.diskId)} is not part of the delta`)
   const { batch, blockIndexes, storedBytes } = body
   checkIndexes(blockIndexes, storedBytes.length, blockCountOf(disk.sizeBytes))
+  const sent = header.kind === 'backfill' ? storedBytes.filter((bytes) => bytes !== HELD_BYTES) : storedBytes
   const payload = tail ?? Buffer.alloc(0)
-  const claimed = storedBytes.reduce((sum, bytes) => sum + bytes, 0)
-  if (storedBytes.some((bytes) => bytes > BLOCK_BYTES))
-    throw malformed('blocks', 'a block of more than 64 KiB')
+  const claimed = sent.reduce((sum, bytes) => sum + bytes, 0)
+  if (sent.some((bytes) => bytes > BLOCK_BYTES)) throw malformed('blocks', 'a block of more than 64 KiB')
   if (claimed !== payload.length) {
     throw malformed('blocks', `${claimed} bytes announced, ${payload.length} came`)
   }

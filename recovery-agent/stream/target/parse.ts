@@ -14,7 +14,10 @@ const DISK_MAX_BYTES = 64 * 2 ** 40
 const epoch = z.int().positive()
 const seq = z.int().positive()
 
-const openRequest = z.object({ vmId, epoch, ticket: z.instanceof(Uint8Array) })
+/** More than a source can owe: each has a union of deltas in its buffer. */
+const owedTops = z.array(seq).max(limits.backfillsPerVm)
+
+const openRequest = z.object({ vmId, epoch, ticket: z.instanceof(Uint8Array), owedTops })
 export type OpenRequest = z.infer<typeof openRequest>
 
 const deltaHeader = z
@@ -23,7 +26,7 @@ const deltaHeader = z
     epoch,
     seq,
     baseSeq: z.int().nonnegative(),
-    kind: z.enum(['delta', 'sync']),
+    kind: z.enum(['delta', 'sync', 'union', 'backfill']),
     capturedAtMs: z.number().nonnegative(),
     consistency: z.enum(['crash', 'application']),
     disks: z
@@ -57,6 +60,11 @@ export type TreeQueryRequest = z.infer<typeof treeQuery>
 
 export function parseOpenReplica(body: Bodies['openReplica']): OpenRequest {
   return parse('openReplica', openRequest, body)
+}
+
+/** What a source of this epoch still owes. */
+export function parseBackfills(body: Bodies['backfills'], atEpoch: number): readonly number[] {
+  return parse('backfills', z.object({ epoch: z.literal(atEpoch), owedTops }), body).owedTops
 }
 
 export function parseDeltaBegin(body: Bodies['deltaBegin']): DeltaHeader {

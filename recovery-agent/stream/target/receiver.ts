@@ -10,7 +10,7 @@
  * fence, adopt or remove the replica take too: when those return, nothing older is being written (I5).
  */
 
-import type { RepairWanted } from '#recovery-agent/replica/port.ts'
+import type { DeltaHeader, RepairWanted } from '#recovery-agent/replica/port.ts'
 import type { RemoteReplicaStore } from '#recovery-agent/replica/remote.ts'
 import { assertNever } from '#shared/assert.ts'
 import type { Message } from '#shared/channel/message.ts'
@@ -21,12 +21,13 @@ import { errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { ServerId, VmId } from '#shared/ids.ts'
 import type { KeyedLocks } from '#shared/keyed-locks.ts'
 import type { Logger } from '#shared/log.ts'
-import { verifyTicket } from '#shared/trust/ticket.ts'
 import { Wakeup } from '#shared/wakeup.ts'
 import { limits } from '../../limits.ts'
 import { checkManifest } from './check-manifest.ts'
+import { checkOpen, staleEpoch } from './check-open.ts'
 import {
   type DeltaEndRequest,
+  parseBackfills,
   parseDeltaBegin,
   parseDeltaEnd,
   parseOpenReplica,
@@ -46,6 +47,8 @@ export interface ReceiverContext {
   /** This receiver speaks for the VM from now on; another one lets go. Called under the VM's lock. */
   readonly claim: (vmId: VmId, receiver: Receiver) => Promise<void>
   readonly onSealed: (vmId: VmId) => void
+  /** No older points are expected below some point any more: what held it is over. */
+  readonly onBackfilled?: (vmId: VmId) => void
   /** A source is there for this replica. */
   readonly onOpened?: (vmId: VmId) => void
   /** Why the newest point cannot be what the source goes on from; undefined: it can. */
@@ -65,7 +68,7 @@ type State =
 /** What a source may ask of a target. */
 export type SourceMessage = Extract<
   Message,
-  { readonly kind: 'openReplica' | 'deltaBegin' | 'blocks' | 'deltaEnd' | 'treeQuery' }
+  { readonly kind: 'openReplica' | 'deltaBegin' | 'blocks' | 'deltaEnd' | 'treeQuery' | 'backfills' }
 >
 
 /** What a source answers a target. */
@@ -168,6 +171,8 @@ export class Receiver {
       if (message.kind === 'openReplica') await this.#open(message)
       // The rest of an attempt that was refused.
       else if (this.#state.kind === 'closed') return
+      else if (message.kind === 'backfills')
+        await this.#keepBackfills(parseBackfills(message.body, this.#state.epoch))
       else if (message.kind === 'deltaBegin') await this.#begin(message, this.#state.epoch)
       else if (this.#state.kind === 'receiving') await this.#continue(message, this.#state.delta)
       else throw new HotsiteError('stream-out-of-order', `${message.kind} without a delta`)
@@ -179,35 +184,27 @@ export class Receiver {
   async #open(message: Extract<SourceMessage, { kind: 'openReplica' }>): Promise<void> {
     await this.letGo()
     const { store, self, clock, claim } = this.#context
-    const { vaultId, serverId } = this.#channel.peer
-    const { epoch, ticket } = parseOpenReplica(message.body)
+    const request = parseOpenReplica(message.body)
+    const { epoch } = request
     const vmId = this.#vmId
     const replica = await store.get(vmId)
-    // Before the ticket: a source that was away learns that it was failed over, not that its ticket is old.
-    if (replica && epoch < replica.epoch) throw staleEpoch(vmId, epoch, replica.epoch)
-    verifyTicket({
-      encoded: ticket,
-      vaultPublicKey: self.vaultPublicKey,
-      nowMs: clock.now(),
-      scope: { vaultId, vmId, epoch, sourceServerId: serverId, targetServerId: self.serverId },
-    })
-    if (!replica) throw new HotsiteError('replica-unknown', `there is no replica of VM ${vmId} here`)
-    if (epoch > replica.epoch) {
-      throw new HotsiteError(
-        'replica-not-prepared',
-        `the replica of VM ${vmId} is at epoch ${replica.epoch}, not yet at ${epoch}`,
-      )
-    }
-    if (replica.sourceServerId !== serverId) {
-      throw new HotsiteError('ticket-invalid', `VM ${vmId} is replicated from ${replica.sourceServerId} now`)
-    }
+    const source = this.#channel.peer
+    const { newestSeq } = checkOpen({ vmId, request, replica, source, self, nowMs: clock.now() })
     await claim(vmId, this)
+    await this.#keepBackfills(request.owedTops)
     this.#state = { kind: 'open', epoch }
+    const { creditBytes } = limits
     this.#answer({
       kind: 'replicaOpened',
-      body: { vmId, epoch, newestSeq: replica.newestSeq, creditBytes: limits.creditBytes },
+      body: { vmId, epoch, newestSeq, creditBytes, takesBackfills: true },
     })
     this.#context.onOpened?.(vmId)
+  }
+
+  /** What is no longer owed may be pruned. */
+  async #keepBackfills(owedTops: readonly number[]): Promise<void> {
+    await this.#context.store.keepBackfills(this.#vmId, owedTops)
+    this.#context.onBackfilled?.(this.#vmId)
   }
 
   async #begin(message: Extract<SourceMessage, { kind: 'deltaBegin' }>, epoch: number): Promise<void> {
@@ -225,12 +222,12 @@ export class Receiver {
         `a delta of epoch ${header.epoch} on one of epoch ${epoch}`,
       )
     }
-    if (header.seq <= replica.newestSeq && (await this.#hasPointOf(epoch))) {
+    if (await this.#isHere(header, replica.newestSeq)) {
       // The point exists, its acknowledgement was lost (I4).
       this.#answer({ kind: 'pointAck', body: { vmId, epoch, seq: header.seq, slowMs: 0 } })
       return
     }
-    if (header.baseSeq !== replica.newestSeq) {
+    if (header.kind !== 'backfill' && header.baseSeq !== replica.newestSeq) {
       throw new HotsiteError(
         'base-unknown',
         `delta ${header.seq} of VM ${vmId} stands on point ${header.baseSeq}; the newest here is ${replica.newestSeq}`,
@@ -244,13 +241,15 @@ export class Receiver {
     })
   }
 
-  async #hasPointOf(epoch: number): Promise<boolean> {
+  /** A point of this epoch, and so those before it; of those that come later than newer ones the very point. */
+  async #isHere({ kind, epoch, seq }: DeltaHeader, newestSeq: number): Promise<boolean> {
+    if (seq > newestSeq) return false
     const points = await this.#context.store.points(this.#vmId)
-    return points.some((point) => point.epoch === epoch)
+    return points.some((point) => point.epoch === epoch && (kind !== 'backfill' || point.seq === seq))
   }
 
   async #continue(
-    message: Exclude<SourceMessage, { kind: 'openReplica' | 'deltaBegin' }>,
+    message: Exclude<SourceMessage, { kind: 'openReplica' | 'deltaBegin' | 'backfills' }>,
     delta: Receiving,
   ): Promise<void> {
     const { epoch, seq } = delta.header
@@ -296,7 +295,7 @@ export class Receiver {
     this.#state = { kind: 'open', epoch }
     if (outcome.kind === 'diverged') {
       // A delta on a base that differs is worth nothing; a synchronization goes on from what it has.
-      if (kind === 'delta') await store.discardPartial(vmId)
+      if (kind === 'delta' || kind === 'union') await store.discardPartial(vmId)
       onDiverged(vmId, seq, outcome.diskIds)
       throw new HotsiteError(
         'delta-diverged',
@@ -309,7 +308,8 @@ export class Receiver {
     // The source first: pruning runs under the same lock.
     this.#answer({ kind: 'pointAck', body: { vmId, epoch, seq, slowMs: await this.#pace() } })
     onSealed(vmId)
-    const damaged = kind === 'delta' ? await this.#context.unhealable?.(vmId, seq) : undefined
+    const isNewest = kind === 'delta' || kind === 'union'
+    const damaged = isNewest ? await this.#context.unhealable?.(vmId, seq) : undefined
     if (damaged) throw damaged
   }
 
@@ -378,14 +378,4 @@ export class Receiver {
   #answer(message: Message): void {
     this.#channel.send(message).catch(() => {})
   }
-}
-
-export function staleEpoch(vmId: VmId, epoch: number, held: number): HotsiteError {
-  return new HotsiteError(
-    'epoch-stale',
-    `VM ${vmId} is at epoch ${held}; epoch ${epoch} may not write any more`,
-    {
-      details: { epoch: held },
-    },
-  )
 }

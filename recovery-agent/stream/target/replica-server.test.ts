@@ -80,7 +80,7 @@ describe('who may open a replica', () => {
 
   test('no ticket at all, an epoch that is over, one that is not prepared, a VM that is not here', async () => {
     await using it = await kit.source({ epoch: 2 })
-    it.say('openReplica', { vmId: it.id, epoch: 2, ticket: Buffer.from('none'), disks: [] })
+    it.say('openReplica', { vmId: it.id, epoch: 2, ticket: Buffer.from('none'), disks: [], owedTops: [] })
     expect(await refusal(it)).toBe('signature-invalid')
     it.open({}, 1)
     const { body } = await it.hears('replicaRefusal')

@@ -88,7 +88,8 @@ function subjectOf(message: Message): { vmId: VmId; message: SourceMessage } | u
     case 'deltaBegin':
     case 'blocks':
     case 'deltaEnd':
-    case 'treeQuery': {
+    case 'treeQuery':
+    case 'backfills': {
       const id = vmId.safeParse(message.body.vmId)
       return id.success ? { vmId: id.data, message } : undefined
     }

@@ -81,7 +81,7 @@ export interface TestSource extends AsyncDisposable {
   say<Kind extends MessageKind>(kind: Kind, body: Bodies[Kind], tail?: Buffer): void
   /** The next message of one of these kinds; the others are skipped. */
   hears<Kind extends MessageKind>(...kinds: Kind[]): Promise<Extract<Message, { kind: Kind }>>
-  open(changes?: Partial<Ticket>, epoch?: number): void
+  open(changes?: Partial<Ticket>, epoch?: number, owedTops?: readonly number[]): void
   begin(changes?: Partial<Bodies['deltaBegin']>): void
   blocks(changes?: Partial<Bodies['blocks']>, tail?: Buffer): void
   end(changes?: Partial<Bodies['deltaEnd']> & { keys?: ServerKeys; root?: Buffer }): void
@@ -106,7 +106,7 @@ function connect(server: ReplicaServer, vm: VmId, epoch: number): TestSource {
         if ((kinds as MessageKind[]).includes(value.kind)) return value as never
       }
     },
-    open(changes = {}, asked = epoch) {
+    open(changes = {}, asked = epoch, owedTops = []) {
       const now = Date.now()
       const ticket = issueTicket(
         {
@@ -121,7 +121,7 @@ function connect(server: ReplicaServer, vm: VmId, epoch: number): TestSource {
         },
         vaultKeys.secretKey,
       )
-      say('openReplica', { vmId: vm, epoch: asked, ticket, disks: [] })
+      say('openReplica', { vmId: vm, epoch: asked, ticket, disks: [], owedTops })
     },
     begin: (changes = {}) =>
       say('deltaBegin', {
