@@ -91,7 +91,7 @@ describe.skipIf(!hasTool('qemu-img'))(
         }
       }
       expect(crashes).toBe(1)
-      expect(verifyPoints(store, history, scratch.path)).toEqual([5, 6])
+      expect(verifyPoints(store, history, scratch.path)).toEqual([8, 10])
       store[Symbol.dispose]()
     })
   },

@@ -30,7 +30,7 @@ describe.skipIf(!hasTool('qemu-img'))('a replica store that is killed', () => {
       expect(again.status).toBe(0)
 
       fixture.reopen()
-      expect(fixture.verified()).toEqual([5, 6])
+      expect(fixture.verified()).toEqual([8, 10])
     },
   )
 })

@@ -158,7 +158,7 @@ export async function convergeInPeace(world: World): Promise<void> {
     await scheduler.runUntil(scheduler.nowMs + PEACE_STEP_MS)
     if (
       world.pending === 0 &&
-      world.vms.every((vm) => isCurrent(world, vm) && (isPruned(vm) || isDamaged(vm)))
+      world.vms.every((vm) => isCurrent(world, vm) && vm.owed.length === 0 && (isPruned(vm) || isDamaged(vm)))
     )
       return await stayCurrent(world)
   }
@@ -169,6 +169,8 @@ export async function convergeInPeace(world: World): Promise<void> {
         'convergence',
         `${vm.vmId}: the newest point is not the guest's present after ${PEACE_LIMIT_MS / 60_000} minutes of peace`,
       )
+    if (vm.owed.length > 0)
+      world.truth.violate('backfill', `${vm.vmId}: older points of an outage are still owed`)
     if (!isPruned(vm) && !isDamaged(vm))
       world.truth.violate('I10', `${vm.vmId}: retention has not done what it decided`)
   }

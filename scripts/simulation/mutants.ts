@@ -218,8 +218,47 @@ export const mutants: readonly Mutant[] = [
     mutations: [
       {
         file: 'recovery-agent/buffer/delta-rows.ts',
-        find: 'OR deltas.seq <= vms.acked_seq OR',
-        replace: 'OR deltas.seq <= vms.acked_seq + 1 OR',
+        find: '(deltas.seq <= vms.acked_seq AND NOT',
+        replace: '(deltas.seq <= vms.acked_seq + 1 AND NOT',
+      },
+    ],
+  },
+  {
+    name: 'owed-released-with-the-union',
+    bug: 'the acknowledgement of the newest point releases the deltas that older ones are still made of',
+    breaks: ['backfill'],
+    seeds: 10,
+    mutations: [
+      {
+        file: 'recovery-agent/buffer/delta-rows.ts',
+        find: '(deltas.seq <= vms.acked_seq AND NOT',
+        replace: '(deltas.seq <= vms.acked_seq OR 0 AND NOT',
+      },
+    ],
+  },
+  {
+    name: 'oldest-first',
+    bug: 'after an outage the points come in their order',
+    breaks: ['newest-first'],
+    seeds: 10,
+    mutations: [
+      {
+        file: 'recovery-agent/source/catching-up.ts',
+        find: 'const mayOwe = takesBackfills &&',
+        replace: 'const mayOwe = !takesBackfills &&',
+      },
+    ],
+  },
+  {
+    name: 'base-of-a-backfill-pruned',
+    bug: 'a point is pruned while older ones are still to be put on it',
+    breaks: ['backfill'],
+    seeds: 20,
+    mutations: [
+      {
+        file: 'recovery-agent/replica/merging/prune.ts',
+        find: '!keep && !held.has(seq)',
+        replace: '!keep',
       },
     ],
   },

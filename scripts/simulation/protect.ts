@@ -42,6 +42,7 @@ export function defineVm(world: World, plan: VmPlan, seed: number): ProtectedVm 
     dropped: new Set(),
     expectedCauses: new Map(),
     ackedSeq: 0,
+    owed: [],
     rot: 'none',
     fencedPoints: undefined,
   }
@@ -102,6 +103,7 @@ export async function failOver(world: World, vm: ProtectedVm): Promise<boolean> 
   if (fenced instanceof HotsiteError || !fenced.newest) return false
   vm.epoch = epoch
   vm.ackedSeq = 0
+  vm.owed = []
   vm.fencedPoints = new Set(await listedNow(world, vm))
   const overlay = overlayId.parse(`failover-${epoch}`)
   const created = await world.order(target, 'overlay.create', {

@@ -1,3 +1,4 @@
+import type { OwedRange } from '#recovery-agent/buffer/owed.ts'
 import type { FabricVmId, OverlayId, VmId } from '#shared/ids.ts'
 import type { PointRef, ResyncCause } from '#shared/messages/commands.ts'
 import type { ReplicationPolicy } from '#shared/messages/policy.ts'
@@ -25,6 +26,8 @@ export interface ProtectedVm {
   readonly expectedCauses: Map<ResyncCause, number>
   /** Highest seq that was acknowledged at the source, in this epoch. */
   ackedSeq: number
+  /** What the source last said that it still owes the target. */
+  owed: readonly OwedRange[]
   /**
    * What is known of the layers at the target: a bit of one may have turned since they were last proved (unproved), or
    * they were proved since, and what is still wrong is said to be.

@@ -3,18 +3,24 @@
  * resynchronization has a cause (I7), whether more travels than changed (I6, I7), whether a base is let go too early
  * (I2), what retention was allowed to drop (I10).
  */
-import type { CaptureEngine, SourceVmState, SyncSession } from '#recovery-agent/capture/port.ts'
+
+import type { OwedRange } from '#recovery-agent/buffer/owed.ts'
+import type { CaptureEngine, SealedDelta, SourceVmState, SyncSession } from '#recovery-agent/capture/port.ts'
 import type { ReplicaStore } from '#recovery-agent/replica/port.ts'
 import { BLOCK_BYTES, blockCountOf } from '#shared/blocks/block.ts'
 import type { VmId } from '#shared/ids.ts'
 import type { ResyncCause } from '#shared/messages/commands.ts'
 import { decideRetention, type RetentionDecision, retentionOf } from '#shared/policy/retention.ts'
 import { pointsIn } from './listed-points.ts'
+import { judgedOrder, judgeOwed, judgePromise } from './newest-first.ts'
 import { type ProtectedVm, pointName } from './protected-vm.ts'
 import type { Truth } from './truth.ts'
 
 export interface WatchedWorld {
   readonly truth: Truth
+  /** Disks may refuse, rows may be damaged. */
+  readonly isTroubled: boolean
+  readonly scheduler: { readonly nowMs: number }
   vm(vmId: VmId): ProtectedVm | undefined
   note(text: string): void
 }
@@ -35,7 +41,7 @@ function looked<Target extends object>(
 }
 
 /** Calls after which a resynchronization may have become necessary, or a cursor moved. */
-const changing: ReadonlySet<string> = new Set(['add', 'requireSync', 'capture', 'acknowledge'])
+const changing: ReadonlySet<string> = new Set(['add', 'requireSync', 'capture', 'acknowledge', 'owe'])
 
 export function watchedEngine(world: WatchedWorld, engine: CaptureEngine): CaptureEngine {
   const around = async (name: string, args: readonly unknown[], run: () => unknown): Promise<unknown> => {
@@ -46,8 +52,12 @@ export function watchedEngine(world: WatchedWorld, engine: CaptureEngine): Captu
         session: (await run()) as SyncSession,
         newestSeq: (args[1] as { newestSeq: number }).newestSeq,
       })
+    if (vm && name === 'nextDelta')
+      return await judgedOrder(world, vm, { engine, delta: (await run()) as SealedDelta | undefined })
     if (!vm || !changing.has(name)) return await run()
     const before = await engine.state(vm.vmId)
+    judgeOwed(world, vm, before)
+    if (name === 'owe') await judgePromise(world, vm, { engine, range: args[1] as OwedRange })
     try {
       const result = await run()
       if (name === 'capture') judgeCapture(world, vm, result as Awaited<ReturnType<CaptureEngine['capture']>>)
@@ -58,7 +68,11 @@ export function watchedEngine(world: WatchedWorld, engine: CaptureEngine): Captu
         const { maxBytes } = await engine.usage()
         judgeCause(world, vm, { cause: after.needsSync, state: after, maxBytes })
       }
-      if (after && after.epoch === vm.epoch) vm.ackedSeq = Math.max(vm.ackedSeq, after.ackedSeq)
+      if (after && after.epoch === vm.epoch) {
+        if (name === 'owe') judgeOwed(world, vm, after)
+        vm.owed = after.owed
+        vm.ackedSeq = Math.max(vm.ackedSeq, after.ackedSeq)
+      }
     }
   }
   return looked(engine, around)

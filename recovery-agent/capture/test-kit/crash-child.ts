@@ -17,7 +17,7 @@ import { keysFromSecret } from '#shared/trust/keys.ts'
 import { signManifest } from '#shared/trust/point-manifest.ts'
 import { defaultCaptureLimits } from '../limits.ts'
 import { openCaptureEngine } from '../open-engine.ts'
-import type { SealedDelta } from '../port.ts'
+import type { BatchRequest, SealedDelta } from '../port.ts'
 import { FileHypervisor } from './file-hypervisor.ts'
 import { sourceVm, vm } from './kit.ts'
 import { applyDelta, batchesOf, ModelTarget, type Replication, synchronize } from './model-target.ts'
@@ -73,20 +73,45 @@ async function synchronizeOnce(): Promise<void> {
   await synchronize(replication, async () => storeTarget())
 }
 
+/** The newest of what waits comes first, and the oldest is owed until then. */
 async function deliver(): Promise<void> {
-  for (;;) {
-    const delta = await engine.nextDelta(vm, target.seq)
-    if (!delta) return
+  const waiting = (await engine.pendingDeltas(vm)).filter(({ seq }) => seq > target.seq)
+  const [oldest, newest] = [waiting[0], waiting.at(-1)]
+  if (oldest && newest && oldest !== newest) {
+    const { epoch, seq, capturedAtMs, consistency } = oldest
+    const points = [{ epoch, seq, capturedAtMs, consistency, suspect: false }]
+    await engine.owe(vm, { baseSeq: target.seq, topSeq: newest.seq, points })
+  }
+  const delta = await engine.nextDelta(vm, target.seq, newest?.seq)
+  if (delta) {
     await applyDelta(replication, delta)
     storeTarget()
     await engine.acknowledge(vm, delta.seq)
   }
+  await bringOwed()
+}
+
+/** What is owed is there as it was sealed, whatever was acknowledged. */
+async function bringOwed(): Promise<void> {
+  for (const range of (await engine.state(vm))?.owed ?? []) {
+    const [point] = range.points
+    const owed = point && (await engine.owedDelta(vm, { baseSeq: range.baseSeq, seq: point.seq }))
+    if (!owed) throw new Error(`a point below ${range.topSeq} is gone`)
+    const before = sealedDigests().get(String(owed.seq))
+    const now = await digestOf(owed, { topSeq: range.topSeq, whole: true })
+    if (before && before !== now) throw new Error(`owed delta ${owed.seq} changed`)
+    await engine.owe(vm, { ...range, points: [] })
+  }
+}
+
+function sealedDigests(): ReadonlyMap<string, string> {
+  const lines = existsSync(digestsPath) ? readFileSync(digestsPath, 'utf8').split('\n') : []
+  return new Map(lines.map((line) => line.split(' ') as [string, string]))
 }
 
 /** Sealed deltas give the bytes they gave when they were sealed. */
 async function checkBuffered(): Promise<void> {
-  const lines = existsSync(digestsPath) ? readFileSync(digestsPath, 'utf8').split('\n') : []
-  const known = new Map(lines.map((line) => line.split(' ') as [string, string]))
+  const known = sealedDigests()
   let delta = await engine.nextDelta(vm, target.seq)
   for (; delta; delta = await engine.nextDelta(vm, delta.seq)) {
     const before = known.get(String(delta.seq))
@@ -94,9 +119,9 @@ async function checkBuffered(): Promise<void> {
   }
 }
 
-async function digestOf(delta: SealedDelta): Promise<string> {
+async function digestOf(delta: SealedDelta, owed?: BatchRequest['owed']): Promise<string> {
   const hash = createHash('sha256').update(delta.manifest)
-  for (const [id, batch] of await batchesOf(engine, delta))
+  for (const [id, batch] of await batchesOf(engine, delta, owed))
     hash.update(`${id} ${batch.batch} ${batch.blockIndexes} ${batch.storedBytes}`).update(batch.payload)
   return hash.digest('hex')
 }

@@ -12,7 +12,7 @@ import {
 } from '#shared/blocks/hash-tree.ts'
 import type { DiskId, VmId } from '#shared/ids.ts'
 import { openManifest } from '#shared/trust/point-manifest.ts'
-import type { CaptureEngine, SealedDelta, StoredBatch } from '../port.ts'
+import type { BatchRequest, CaptureEngine, SealedDelta, StoredBatch } from '../port.ts'
 
 export class ModelTarget {
   /** Padded to whole blocks. */
@@ -88,11 +88,17 @@ export interface Replication {
   readonly publicKey: Uint8Array
 }
 
-export async function batchesOf(engine: CaptureEngine, delta: SealedDelta): Promise<[DiskId, StoredBatch][]> {
+export async function batchesOf(
+  engine: CaptureEngine,
+  { vmId, seq, firstSeq, disks }: SealedDelta,
+  owed?: BatchRequest['owed'],
+): Promise<[DiskId, StoredBatch][]> {
   const batches: [DiskId, StoredBatch][] = []
-  for (const { diskId, batchCount } of delta.disks)
-    for (let batch = 0; batch < batchCount; batch++)
-      batches.push([diskId, await engine.readBatch({ vmId: delta.vmId, seq: delta.seq, diskId, batch })])
+  for (const { diskId, batchCount } of disks)
+    for (let batch = 0; batch < batchCount; batch++) {
+      const request = { vmId, seq, firstSeq, diskId, batch, ...(owed ? { owed } : {}) }
+      batches.push([diskId, await engine.readBatch(request)])
+    }
   return batches
 }
 

@@ -7,6 +7,7 @@ import type { DiskId, OverlayId } from '#shared/ids.ts'
 import { seededRng } from '#shared/rng.ts'
 import type { ReplicaStore } from '../port.ts'
 import { batchesOf, type ModelDelta, ModelVm, prepareReplica, send, testVm } from './model-vm.ts'
+import { newestFirst } from './newest-first.ts'
 
 const disk0 = 'disk-0' as DiskId
 
@@ -35,6 +36,15 @@ export function lifeOf(seed: number): Life {
   const [first, second, third, fourth, fifth, sixth] = deltas.map((delta) => (store: ReplicaStore) => {
     deliver(store, delta)
   })
+  // The target was away meanwhile.
+  for (let waiting = 0; waiting < 4; waiting++) next(() => vm.scribble(5, 20))
+  const [seventh, eighth, ninth, tenth] = deltas.slice(6).map((delta) => [delta])
+  const { union, backfills } = newestFirst([
+    seventh ?? [],
+    eighth ?? [],
+    [...(ninth ?? []), ...(tenth ?? [])],
+  ])
+  const newestThenOlder = [union, ...backfills].map((delta) => (store: ReplicaStore) => deliver(store, delta))
   const pruneAll = (store: ReplicaStore) => {
     while (store.prune(testVm, 0));
   }
@@ -63,6 +73,9 @@ export function lifeOf(seed: number): Life {
     (store: ReplicaStore) => store.removeOverlay(testVm, 'ov-qcow2' as OverlayId),
     sixth,
     pruneAll,
+    ...newestThenOlder,
+    (store: ReplicaStore) => store.keepBackfills(testVm, []),
+    pruneAll,
   ]
   return { vm, history, steps: steps.map((step) => defined(step, 'step')) }
 }
@@ -70,7 +83,7 @@ export function lifeOf(seed: number): Life {
 /** A delta as a source sends it; a synchronization writes some of its blocks twice. */
 export function deliver(store: ReplicaStore, delta: ModelDelta): void {
   const writer = store.begin(delta.header)
-  if (delta.header.kind === 'delta') {
+  if (delta.header.kind !== 'sync') {
     delta.batches.slice(0, 2).forEach((batch) => {
       writer.write(batch)
       writer.sync()
