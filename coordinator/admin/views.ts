@@ -114,6 +114,8 @@ export const vmView = z.object({
   forecast: replicationReport.shape.forecast.removeDefault(),
   /** Copy cycles that wait in the buffer of the source after an outage. */
   catchUp: replicationReport.shape.catchUp.removeDefault(),
+  /** Points of an outage, older than the newest, that are still being brought to the target. */
+  owedPoints: z.int(),
   /** Added to each cycle until the merges at the target have caught up. */
   slowedByMs: z.int(),
   /** Bytes still to be merged at the target. */

@@ -123,10 +123,16 @@ function engineFacts(vm: VmView, nowMs: number): (readonly [string, string])[] {
     ])
   if (vm.forecast) more.push(['pace', paceText(vm.forecast)])
   if (vm.catchUp) more.push(['catching up', catchUpText(vm.catchUp)])
+  if (vm.owedPoints > 0) more.push(['older points', owedText(vm.owedPoints)])
   const slowed = vm.slowedByMs > 0 ? `, +${durationText(vm.slowedByMs)} per cycle` : ''
   if (vm.mergeDebtBytes > 0 || slowed)
     more.push(['merges', `${sizeText(vm.mergeDebtBytes)} to do at the target${slowed}`])
   return [...facts, ...more]
+}
+
+/** Of the time the target was away; the newest came first. */
+function owedText(count: number): string {
+  return `${count} of the last outage ${count === 1 ? 'is' : 'are'} still being brought`
 }
 
 /** "12 copies wait, at most 310 MiB to send, about 4 min left" */

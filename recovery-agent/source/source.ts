@@ -18,6 +18,7 @@ import { abortable } from './abortable.ts'
 import { Backfilling } from './backfilling.ts'
 import { CatchingUp } from './catching-up.ts'
 import { Compressing } from './compressing.ts'
+import { fencedError } from './fenced-error.ts'
 import { Flow } from './flow.ts'
 import { PendingSync } from './pending-sync.ts'
 import { VmThrottle } from './vm-throttle.ts'
@@ -381,8 +382,4 @@ export class Source {
     if (this.#progress) return 'synchronizing'
     return this.#engineState && this.#engineState.needsSync === null ? 'replicating' : 'waiting'
   }
-}
-
-function fencedError({ vmId, epoch }: SourceRecord): HotsiteError {
-  return new HotsiteError('epoch-stale', `VM ${vmId} runs elsewhere at a later epoch than ${epoch}`)
 }

@@ -31,6 +31,13 @@ export function inject(world: World, kind: FaultKind): void {
       scheduler.after(untilMs, () => link.setSilent(false))
       return
     }
+    case 'outage': {
+      if (link.isSilent) return
+      link.setSilent(true)
+      const frequencyMs = Math.min(...world.vms.map(({ policy }) => policy.copyFrequencySeconds)) * 1000
+      scheduler.after(frequencyMs * (2.5 + 3 * rng.next()), () => link.setSilent(false))
+      return
+    }
     case 'link-slow': {
       const { bytesPerMs, latencyMs } = link
       link.bytesPerMs = pick(rng, [20, 100, 500])

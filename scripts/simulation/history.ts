@@ -10,7 +10,7 @@ import { pointsOf } from './listed-points.ts'
 import { useNativeSignatures } from './native-signatures.ts'
 import { operate, prove } from './operate.ts'
 import { judgePoints } from './oracle.ts'
-import { faultKinds, type HistoryPlan, operations, type PlannedAction, planHistory } from './plan.ts'
+import { faultKinds, type HistoryPlan, operations, outage, type PlannedAction, planHistory } from './plan.ts'
 import { defineVm, protectVm } from './protect.ts'
 import type { ProtectedVm } from './protected-vm.ts'
 import type { Violation } from './truth.ts'
@@ -21,6 +21,7 @@ export interface HistoryReport {
   readonly seed: number
   readonly simulatedHours: number
   readonly pointsVerified: number
+  readonly pointsBackfilled: number
   readonly faults: Readonly<Record<string, number>>
   readonly crashPoints: Readonly<Record<string, number>>
   readonly violations: readonly Violation[]
@@ -73,6 +74,7 @@ export async function runHistory({ seed, trace }: HistoryOptions): Promise<Histo
     seed,
     simulatedHours: world.scheduler.nowMs / 3_600_000,
     pointsVerified: world.truth.pointsVerified,
+    pointsBackfilled: world.truth.pointsBackfilled,
     faults: Object.fromEntries(world.faults),
     crashPoints: Object.fromEntries(world.crashes),
     violations: world.truth.violations,
@@ -100,7 +102,7 @@ export async function live(world: World, plan: HistoryPlan): Promise<void> {
 }
 
 function act(world: World, { kind }: PlannedAction): void {
-  const fault = faultKinds.find((known) => known === kind)
+  const fault = [...faultKinds, outage].find((known) => known === kind)
   if (fault) inject(world, fault)
   const operation = operations.find((known) => known === kind)
   if (operation) background(world, operate(world, operation))

@@ -78,6 +78,7 @@ export function judgeOwed(world: WatchedWorld, vm: ProtectedVm, now: SourceVmSta
   )
   for (const point of gone) {
     const name = pointName(point)
+    if (there.has(name)) world.truth.pointsBackfilled++
     if (!there.has(name) && !vm.dropped.has(name) && kept.has(name))
       world.truth.violate('backfill', `point ${name} of ${vm.vmId} is given up`)
   }

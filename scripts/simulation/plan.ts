@@ -24,7 +24,9 @@ export const faultKinds = [
   'rows-rot',
   'buffer-lost',
 ] as const
-export type FaultKind = (typeof faultKinds)[number]
+/** Planned for itself: copies go on while the line is silent, and older points are brought afterwards. */
+export const outage = 'outage' as const
+export type FaultKind = (typeof faultKinds)[number] | typeof outage
 
 export const operations = [
   'load',
@@ -83,7 +85,7 @@ export function planHistory(seed: number, crashNames: readonly string[]): Histor
     ...Array.from({ length: 3 + intBelow(rng, 4) }, () => action(rng, durationMs, faultKinds)),
     ...Array.from({ length: 3 + intBelow(rng, 5) }, () => action(rng, durationMs, operations)),
   ].sort((a, b) => a.atMs - b.atMs)
-  return {
+  const plan = {
     seed,
     vms,
     durationMs,
@@ -91,6 +93,26 @@ export function planHistory(seed: number, crashNames: readonly string[]): Histor
     bufferMaxBytes: pick(rng, [64 * MiB, 64 * MiB, 2 * MiB]),
     crashes,
     actions,
+  }
+  const isAboutBacklogs = crashes.some(({ name }) => backlogCrash.test(name))
+  return isAboutBacklogs || rng.next() < 0.2 ? withOutage(rng, plan) : plan
+}
+
+/** Instants that are only passed when older points are brought below newer ones. */
+const backlogCrash = /^owe\.|backfill|repoint/
+
+/** Many points stay, so that there is something to bring; and they are brought before the end. */
+function withOutage(rng: Rng, plan: HistoryPlan): HistoryPlan {
+  const kept = { retentionPoints: pick(rng, [6, 15]), retentionIntervalSeconds: pick(rng, [0, 0, 60]) }
+  return {
+    ...plan,
+    vms: plan.vms.map((vm) => ({ ...vm, policy: { ...vm.policy, ...kept } })),
+    crashes: plan.crashes.map((crash) =>
+      backlogCrash.test(crash.name) ? { ...crash, nth: 1 + intBelow(rng, 3) } : crash,
+    ),
+    actions: [...plan.actions, { atMs: Math.round(plan.durationMs * 0.2), kind: outage }].sort(
+      (a, b) => a.atMs - b.atMs,
+    ),
   }
 }
 

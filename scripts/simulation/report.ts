@@ -5,6 +5,8 @@ export interface Summary {
   readonly histories: number
   readonly simulatedHours: number
   readonly pointsVerified: number
+  /** Older points that came below newer ones. */
+  readonly pointsBackfilled: number
   /** Injected, by kind. */
   readonly faults: Readonly<Record<string, number>>
   /** Kills, by the named instant they happened at. */
@@ -25,6 +27,7 @@ export function summaryOf(
     histories: reports.length,
     simulatedHours: round(sum(({ simulatedHours }) => simulatedHours)),
     pointsVerified: sum(({ pointsVerified }) => pointsVerified),
+    pointsBackfilled: sum(({ pointsBackfilled }) => pointsBackfilled),
     faults: added(reports.map(({ faults }) => faults)),
     crashPoints: added(reports.map(({ crashPoints }) => crashPoints)),
     violations: reports.flatMap(({ seed, violations }) =>
@@ -47,8 +50,16 @@ function round(value: number): number {
 }
 
 export function textOf(summary: Summary): string {
-  const { histories, seeds, simulatedHours, pointsVerified, violations, seconds, cpuSecondsPerHistory } =
-    summary
+  const {
+    histories,
+    seeds,
+    simulatedHours,
+    pointsVerified,
+    pointsBackfilled,
+    violations,
+    seconds,
+    cpuSecondsPerHistory,
+  } = summary
   const total = (counts: Readonly<Record<string, number>>) =>
     Object.values(counts).reduce((sum, count) => sum + count, 0)
   const list = (counts: Readonly<Record<string, number>>) =>
@@ -57,7 +68,7 @@ export function textOf(summary: Summary): string {
       .join(', ')
   const lines = [
     `${histories} of ${seeds} histories, ${simulatedHours} simulated hours in ${seconds} s (${cpuSecondsPerHistory} CPU seconds each)`,
-    `${pointsVerified} points equal to what the guests' disks were`,
+    `${pointsVerified} points equal to what the guests' disks were; ${pointsBackfilled} came below newer ones`,
     `${total(summary.faults)} faults: ${list(summary.faults)}`,
     `${total(summary.crashPoints)} deaths at ${Object.keys(summary.crashPoints).length} named instants: ${list(summary.crashPoints)}`,
     ...violations.map(({ seed, invariant, what }) => `VIOLATION seed ${seed} ${invariant}: ${what}`),

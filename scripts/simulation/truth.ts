@@ -22,6 +22,8 @@ export class Truth {
   readonly violations: Violation[] = []
   readonly #signed = new Map<string, SignedPoint[]>()
   pointsVerified = 0
+  /** Older points that came below newer ones. */
+  pointsBackfilled = 0
 
   violate(invariant: string, what: string): void {
     // One cause shows in every later check: the first of a kind says it.

@@ -88,6 +88,7 @@ export function sampleVm(fields: Partial<VmView> = {}): VmView {
     proof: [],
     forecast: null,
     catchUp: null,
+    owedPoints: 0,
     slowedByMs: 0,
     mergeDebtBytes: 0,
     seed: null,

@@ -3,6 +3,7 @@ import { zstdCompressSync } from 'node:zlib'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { BLOCK_BYTES } from '#shared/blocks/block.ts'
+import { HELD_BYTES } from '#shared/blocks/stored-block.ts'
 import { generateKeys } from '#shared/trust/keys.ts'
 import { BLOCKS, disk, refusal, type TargetKit, type TestSource, targetKit } from './testing/target-kit.ts'
 
@@ -98,6 +99,24 @@ describe('hostile input is refused with a code, the channel stays, and no point 
     ],
     ['a delta without disks', (it) => it.begin({ disks: [] }), 'stream-malformed'],
     ['a delta on a point that is not here', (it) => it.begin({ seq: 9, baseSeq: 8 }), 'base-unknown'],
+    [
+      'a block that only a backfill may leave out',
+      (it) => it.blocks({ storedBytes: [HELD_BYTES] }, Buffer.alloc(0)),
+      'stream-malformed',
+    ],
+    ['a union that stands on no point', (it) => it.begin({ kind: 'union' }), 'stream-malformed'],
+    ['an older point nobody expects', (it) => it.begin({ kind: 'backfill' }), 'backfill-unknown'],
+    [
+      'the end of backfills of another epoch',
+      (it) => it.say('backfills', { vmId: it.id, epoch: 9, owedTops: [] }),
+      'stream-malformed',
+    ],
+    [
+      'more points to hold than a source can owe',
+      (it) =>
+        it.say('backfills', { vmId: it.id, epoch: 1, owedTops: Array.from({ length: 65 }, (_, i) => i + 1) }),
+      'stream-malformed',
+    ],
     ['a delta of a later epoch', (it) => it.begin({ epoch: 2 }), 'stream-out-of-order'],
   ]
   test.each(cases)('%s', async (_case, attack, code) => {
@@ -123,6 +142,49 @@ describe('hostile input is refused with a code, the channel stays, and no point 
     it.open()
     it.begin()
     expect((await it.hears('deltaAccepted')).body.resume).toEqual([{ diskId: disk, nextBatch: 0 }])
+  })
+
+  test('below a union: a block it does not have, other disks and other roots are refused, the point stays', async () => {
+    await using it = await kit.source()
+    const point = async (changes: Parameters<typeof it.begin>[0], end: Parameters<typeof it.end>[0]) => {
+      it.begin(changes)
+      if ((await it.hears('deltaAccepted')).body.resume[0]?.nextBatch === 0)
+        it.blocks({ seq: changes?.seq ?? 1 })
+      it.end(end)
+      await it.hears('pointAck')
+    }
+    it.open()
+    await point({}, {})
+    await point({ seq: 4, baseSeq: 1, kind: 'union' }, { seq: 4 })
+    const older = { seq: 2, baseSeq: 1, kind: 'backfill' as const }
+    const attacks: [() => void, string][] = [
+      [
+        () => it.blocks({ seq: 2, blockIndexes: [7], storedBytes: [HELD_BYTES] }, Buffer.alloc(0)),
+        'layer-damaged',
+      ],
+      [() => it.blocks({ seq: 2 }, Buffer.alloc(BLOCK_BYTES, 9)), 'delta-diverged'],
+    ]
+    for (const [attack, code] of attacks) {
+      it.open({}, 1, [4])
+      it.begin(older)
+      await it.hears('deltaAccepted')
+      attack()
+      it.end({ seq: 2 })
+      expect(await refusal(it)).toBe(code)
+    }
+    it.open({}, 1, [4])
+    it.begin({ ...older, disks: [{ diskId: disk, sizeBytes: BLOCK_BYTES }] })
+    expect(await refusal(it)).toBe('backfill-unknown')
+    expect((await kit.store.points(it.id)).map(({ seq }) => seq)).toEqual([1, 4])
+    it.open({}, 1, [4])
+    it.begin(older)
+    it.blocks({ seq: 2, storedBytes: [HELD_BYTES] }, Buffer.alloc(0))
+    it.end({ seq: 2 })
+    expect(await refusal(it)).toBe('acknowledged')
+    // A source that owes nothing, as an older version, which does not know the field.
+    it.open({}, 1, [])
+    it.begin({ ...older, seq: 3, baseSeq: 2 })
+    expect(await refusal(it)).toBe('backfill-unknown')
   })
 
   test('any messages in any order: the server answers or ignores, and an honest source still gets its point', async () => {
