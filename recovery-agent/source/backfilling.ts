@@ -46,14 +46,17 @@ export class Backfilling {
     return arrivedOf(engineState).reduce((sum, { points }) => sum + points.length, 0)
   }
 
-  /** The oldest range with those of its points that retention would still keep; undefined: nothing is owed. */
+  /**
+   * The oldest range, without points behind its first that retention would no longer keep; undefined: nothing is owed.
+   * The first may be at the target already, so the next must stand on it.
+   */
   next(state: SourceVmState): OwedRange | undefined {
     const [range] = arrivedOf(state)
     if (!range) return undefined
     const { heldPoints, policy } = this.#source.record
     const known = [...heldPoints, ...state.owed.flatMap(({ points }) => points)]
     const kept = new Set(keptPoints(known, policy).map(({ seq }) => seq))
-    return { ...range, points: range.points.filter(({ seq }) => kept.has(seq)) }
+    return { ...range, points: range.points.filter(({ seq }, i) => i === 0 || kept.has(seq)) }
   }
 
   /** Newer points first; but when they leave no time, older ones get their share. */

@@ -7,7 +7,6 @@ import { makeTransfer, totalsWith, type Work } from './work.ts'
 export async function transferOwed(work: Work, range: OwedRange): Promise<void> {
   const { backfilling } = work.source
   const [point] = range.points
-  // Retention would drop them on arrival by now.
   if (!point) return await end(work, range, null)
   if (!work.conversation.takesBackfills)
     return await end(work, range, 'the target runs a version that does not take them')

@@ -81,8 +81,8 @@ export const mutants: readonly Mutant[] = [
     mutations: [
       {
         file: 'recovery-agent/replica/receiving/receiving-disk.ts',
-        find: "if (kind === 'delta') this.#nextBatch = batch + 1",
-        replace: "if (kind === 'delta') this.#nextBatch = batch + 2",
+        find: "if (kind !== 'sync') this.#nextBatch = batch + 1",
+        replace: "if (kind !== 'sync') this.#nextBatch = batch + 2",
       },
     ],
   },
@@ -164,7 +164,7 @@ export const mutants: readonly Mutant[] = [
     seeds: 5,
     mutations: [
       {
-        file: 'recovery-agent/stream/target/receiver.ts',
+        file: 'recovery-agent/stream/target/check-open.ts',
         find: 'if (replica && epoch < replica.epoch) throw',
         replace: 'if (replica && epoch < 0) throw',
       },

@@ -169,8 +169,13 @@ function noteDroppable(vm: ProtectedVm, store: ReplicaStore): void {
   const decisions = decisionsNow(vm, store)
   // Decided and not done: the next decision counts.
   for (const decision of decisions) {
-    if (decision.keep) vm.dropped.delete(pointName(decision))
-    else vm.dropped.add(pointName(decision))
+    const name = pointName(decision)
+    if (decision.keep) vm.dropped.delete(name)
+    else {
+      // It may stay for a while, until older points have come below it.
+      if (!vm.dropped.has(name)) vm.listed.set(name, { epoch: decision.epoch, seq: decision.seq })
+      vm.dropped.add(name)
+    }
   }
 }
 
