@@ -18,6 +18,8 @@ export interface DeltaBuffer {
   readonly damage?: HotsiteError
   /** One durable step: everything `change` does, or nothing. */
   atomically(change: () => void): void
+  /** Reads that belong together, under one lock of the file: taking it costs more than most of them. */
+  reading<T>(read: () => T): T
   close(): void
 }
 
@@ -58,7 +60,13 @@ function openFile(path: string): DeltaBuffer {
   }
 }
 
+function readingTogether(db: Sqlite): DeltaBuffer['reading'] {
+  const together = db.transaction((read: () => unknown) => read())
+  return <T>(read: () => T) => together(read) as T
+}
+
 export function bufferOn(db: Sqlite): DeltaBuffer {
+  const reading = readingTogether(db)
   const leaves = openLeafStore(db)
   const deltas = openDeltaRows(db)
   return {
@@ -66,8 +74,9 @@ export function bufferOn(db: Sqlite): DeltaBuffer {
     vms: openVmRows(db),
     deltas,
     leaves,
-    garbage: openGarbage(db, deltas, leaves),
+    garbage: openGarbage(db, { deltas, leaves, reading }),
     atomically: (change) => db.transaction(change).immediate(),
+    reading,
     close: () => void db.close(),
   }
 }

@@ -27,15 +27,28 @@ export interface Garbage {
 /** 8 KiB each. */
 const PAGES_PER_TRANSACTION = 2048
 
-export function openGarbage(db: Sqlite, deltas: DeltaRows, leaves: LeafStore): Garbage {
+export function openGarbage(
+  db: Sqlite,
+  {
+    deltas,
+    leaves,
+    reading,
+  }: {
+    readonly deltas: DeltaRows
+    readonly leaves: LeafStore
+    readonly reading: <T>(read: () => T) => T
+  },
+): Garbage {
   const isNamed = db.prepare<[string]>('SELECT 1 FROM disks WHERE tree = ?')
   const deadTrees = (inUse: ReadonlySet<string>) =>
     leaves.names().filter((tree) => !inUse.has(tree) && !isNamed.get(tree))
   return {
     *collect(inUse) {
       // Both before the first step: what begins in between is not in `inUse`.
-      const abandonedDeltas = deltas.dead(inUse.deltas)
-      const abandonedTrees = deadTrees(inUse.trees)
+      const [abandonedDeltas, abandonedTrees] = reading(() => [
+        deltas.dead(inUse.deltas),
+        deadTrees(inUse.trees),
+      ])
       for (const delta of abandonedDeltas) {
         for (let more = true; more; yield) more = deltas.deleteSome(delta)
       }

@@ -11,6 +11,7 @@
  * (I13).
  */
 import { BLOCK_BYTES } from '#shared/blocks/block.ts'
+import { OwnMemory } from '#shared/blocks/own-memory.ts'
 import type { DiskId } from '#shared/ids.ts'
 import { detectAnomaly } from '#shared/policy/anomaly.ts'
 import type { DeltaHeader } from '../buffer/delta-header.ts'
@@ -81,13 +82,14 @@ export async function runCaptureCycle(deps: EngineDeps, request: CycleRequest): 
   const { vm, hold } = request
   const { fabricVmId, sealedSeq } = vm
   using collector = new Collector()
+  using memory = new DisposableStack()
   using kept = request.kept.open()
   const snapshot = await deps.hypervisor.openSnapshot({ fabricVmId, hold, seq: sealedSeq + 1 })
   let cycle: Cycle
   let intact = false
   try {
     deps.crashPoint('capture.snapshot-open')
-    cycle = openCycle(deps, request, { snapshot, collector, kept })
+    cycle = openCycle(deps, request, { snapshot, collector, kept, memory })
     await readChanges(deps, { ...request, cycle, snapshot })
   } finally {
     intact = snapshot.close().intact
@@ -110,25 +112,31 @@ function openCycle(
     snapshot,
     collector,
     kept,
-  }: { readonly snapshot: Snapshot; readonly collector: Collector; readonly kept: KeptPayload },
+    memory,
+  }: {
+    readonly snapshot: Snapshot
+    readonly collector: Collector
+    readonly kept: KeptPayload
+    readonly memory: DisposableStack
+  },
 ): Cycle {
   const trees = openDiskTrees(deps, vm.vmId, snapshot.disks)
-  const writer = new DeltaWriter({
+  const options = {
     buffer: deps.buffer,
     key: { vmId: vm.vmId, epoch: vm.epoch, seq: vm.sealedSeq + 1 },
     compress,
     kept,
     maxBytes: deps.limits.bufferMaxBytes,
     transactionBytes: deps.limits.transactionBytes,
-    onWritten(delta) {
+    onWritten(delta: number) {
       onWriting(delta)
       deps.crashPoint('capture.rows-written')
     },
-  })
+  }
   return {
     trees,
     readings: [],
-    writer,
+    writer: memory.use(new DeltaWriter(options)),
     collector,
     compressibility: new Compressibility(),
     pace: new Pace(deps.clock, deps.limits.paceMs),
@@ -146,7 +154,8 @@ async function readChanges(
 ): Promise<void> {
   const { limits, rng } = deps
   const { collector, pace, trees } = cycle
-  const scratch = Buffer.allocUnsafeSlow(READ_BYTES)
+  using memory = new OwnMemory(READ_BYTES)
+  const scratch = memory.bytes
   const plan: ProofPlan =
     proof.kind === 'sample'
       ? { ...proof, offset: rng.next() }

@@ -1,4 +1,5 @@
 import { BATCH_RAW_BYTES, BatchBuilder } from '#shared/blocks/batch.ts'
+import { OwnMemory } from '#shared/blocks/own-memory.ts'
 import { storeBlock } from '#shared/blocks/stored-block.ts'
 import type { DeltaBuffer } from '../buffer/buffer.ts'
 import { type BatchRow, type DeltaKey, rowBytes } from '../buffer/delta-rows.ts'
@@ -28,12 +29,12 @@ export interface DeltaWriterOptions {
 }
 
 /** Compresses, packs and writes the blocks of one unsealed delta; disk after disk, ascending within each. */
-export class DeltaWriter {
+export class DeltaWriter implements Disposable {
   readonly #options: DeltaWriterOptions
   readonly #batchCounts: number[] = []
   readonly #builder = new BatchBuilder(() => this.#room())
   /** Payload of one transaction that is not kept, batch after batch; the next one begins at the front again. */
-  #memory: Buffer | undefined
+  #memory: OwnMemory | undefined
   #memoryBytes = 0
   #rows: BatchRow[] = []
   #rowsBytes = 0
@@ -69,6 +70,11 @@ export class DeltaWriter {
     return this.#rows.length > 0 || this.#delta === null ? this.#write() : this.#delta
   }
 
+  /** What was not written is gone. */
+  [Symbol.dispose](): void {
+    this.#memory?.[Symbol.dispose]()
+  }
+
   #closeBatch(): void {
     if (this.#builder.isEmpty) return
     const batch = this.batchCount(this.#disk)
@@ -76,7 +82,7 @@ export class DeltaWriter {
     const row = this.#options.kept.keep({ ...this.#builder.take(), disk: this.#disk, batch })
     this.#rows.push(row)
     this.#rowsBytes += rowBytes(row)
-    if (row.payload.buffer === this.#memory?.buffer) this.#memoryBytes += row.payload.length
+    if (row.payload.buffer === this.#memory?.bytes.buffer) this.#memoryBytes += row.payload.length
     this.#storedBytes += row.payload.length
     if (this.#rowsBytes >= this.#options.transactionBytes) this.#write()
   }
@@ -85,8 +91,8 @@ export class DeltaWriter {
     const { kept, transactionBytes } = this.#options
     const room = kept.room(BATCH_RAW_BYTES)
     if (room) return room
-    this.#memory ??= Buffer.allocUnsafeSlow(transactionBytes + BATCH_RAW_BYTES)
-    return this.#memory.subarray(this.#memoryBytes, this.#memoryBytes + BATCH_RAW_BYTES)
+    this.#memory ??= new OwnMemory(transactionBytes + BATCH_RAW_BYTES)
+    return this.#memory.bytes.subarray(this.#memoryBytes, this.#memoryBytes + BATCH_RAW_BYTES)
   }
 
   #write(): number {

@@ -127,8 +127,10 @@ class BufferedCapture implements CaptureEngine {
 
   async state(vmId: VmId): Promise<SourceVmState | undefined> {
     return this.#keeper.guard(async () => {
-      const row = this.#keeper.row(vmId)
-      return row && this.#stateOf(row)
+      return this.#deps.buffer.reading(() => {
+        const row = this.#keeper.row(vmId)
+        return row && this.#stateOf(row)
+      })
     })
   }
 

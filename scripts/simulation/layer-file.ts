@@ -3,7 +3,7 @@
  * accused. It knows what a stock tool would: header, L1, L2, zero flag, backing file. Nothing of it is cached.
  */
 import { dirname, join } from 'node:path'
-import { CLUSTER_BYTES, type SimDisk, type SimFile } from './sim-disk.ts'
+import { CLUSTER_BYTES, type SimDisk, type SimFile, wholeCluster } from './sim-disk.ts'
 
 interface Open {
   readonly file: SimFile
@@ -39,7 +39,8 @@ export class ChainReader {
       const entry = entryOf(layer, blockIndex)
       if (entry === 0n) continue
       if (entry & 1n) return undefined
-      return clusterAt(layer.file, Number(entry & OFFSET_MASK))
+      const cluster = clusterAt(layer.file, Number(entry & OFFSET_MASK))
+      return cluster && cluster.length < CLUSTER_BYTES ? wholeCluster(cluster) : cluster
     }
     return undefined
   }
@@ -65,9 +66,14 @@ function entryOf(layer: Open, blockIndex: number): bigint {
   const table = Math.floor(blockIndex / L2_ENTRIES)
   if (table >= layer.l1Entries) return 0n
   const l1 = clusterAt(layer.file, layer.l1OffsetBytes)
-  const l2OffsetBytes = Number((l1?.readBigUInt64BE(table * 8) ?? 0n) & OFFSET_MASK)
+  const l2OffsetBytes = Number(numberAt(l1, table * 8) & OFFSET_MASK)
   if (l2OffsetBytes === 0) return 0n
-  return clusterAt(layer.file, l2OffsetBytes)?.readBigUInt64BE((blockIndex % L2_ENTRIES) * 8) ?? 0n
+  return numberAt(clusterAt(layer.file, l2OffsetBytes), (blockIndex % L2_ENTRIES) * 8)
+}
+
+/** Zeros at the end of a cluster are not stored. */
+function numberAt(cluster: Buffer | undefined, offsetBytes: number): bigint {
+  return cluster && offsetBytes + 8 <= cluster.length ? cluster.readBigUInt64BE(offsetBytes) : 0n
 }
 
 function clusterAt(file: SimFile, offsetBytes: number): Buffer | undefined {

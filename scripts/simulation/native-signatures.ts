@@ -37,7 +37,11 @@ export function useNativeSignatures(): void {
   nacl.sign.detached = Object.assign(signNatively, { verify: verifyNatively })
 }
 
+const pairs = new Map<number, ServerKeys>()
+
 /** Keys that follow from a number, so that a history can be repeated. */
 export function keysFromNumber(number: number): ServerKeys {
-  return nacl.sign.keyPair.fromSeed(new Uint8Array(32).fill(number))
+  const known = pairs.get(number) ?? nacl.sign.keyPair.fromSeed(new Uint8Array(32).fill(number))
+  pairs.set(number, known)
+  return known
 }

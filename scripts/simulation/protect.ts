@@ -9,7 +9,7 @@ import { type DiskImage, Guest, type Load } from './guest.ts'
 import { pointsOf } from './listed-points.ts'
 import { judgePoints } from './oracle.ts'
 import { expectCause, type ProtectedVm, pointName } from './protected-vm.ts'
-import { CLUSTER_BYTES } from './sim-disk.ts'
+import { CLUSTER_BYTES, wholeCluster } from './sim-disk.ts'
 import type { World } from './world.ts'
 
 export interface VmPlan {
@@ -152,7 +152,8 @@ export function judgeOverlay(world: World, vm: ProtectedVm, served: Served): Dis
       world.truth.violate('I8', `overlay ${overlay} of ${vm.vmId} has no disk ${disk.diskId}`)
       return undefined
     }
-    images.push({ ...disk, blocks: new Map(file.clusters) })
+    const blocks = [...file.clusters].map(([index, cluster]) => [index, wholeCluster(cluster)] as const)
+    images.push({ ...disk, blocks: new Map(blocks) })
   }
   const isOne = signed.some(({ instant }) =>
     instant.disks.every((disk) => {

@@ -1,7 +1,8 @@
 /**
  * The disk below a target's replicas, in memory, as a power cut, a full disk and rot see it. Contents that were not
  * synced may go back, sector by sector; names that were not synced (`syncFolder`) may go back too, the newest first.
- * Clusters are never changed in place: whoever holds one holds what was there.
+ * Clusters are never changed in place: whoever holds one holds what was there. One is as long as what was written of it, and
+ * zeros behind that.
  */
 import { dirname } from 'node:path'
 import type { ReplicaFiles } from '#recovery-agent/replica/files.ts'
@@ -10,7 +11,6 @@ import { intBelow, type Rng } from '#shared/rng.ts'
 
 export const CLUSTER_BYTES = 65_536
 const SECTOR_BYTES = 4096
-const zeros = Buffer.alloc(CLUSTER_BYTES)
 
 export class SimFile {
   sizeBytes = 0
@@ -26,8 +26,9 @@ export class SimFile {
       const inCluster = at % CLUSTER_BYTES
       const count = Math.min(target.length - done, CLUSTER_BYTES - inCluster)
       const cluster = this.clusters.get(Math.floor(at / CLUSTER_BYTES))
-      if (cluster) cluster.copy(target, done, inCluster, inCluster + count)
-      else target.fill(0, done, done + count)
+      const copied =
+        cluster && inCluster < cluster.length ? cluster.copy(target, done, inCluster, inCluster + count) : 0
+      target.fill(0, done + copied, done + count)
       done += count
     }
   }
@@ -41,7 +42,9 @@ export class SimFile {
       const index = Math.floor(at / CLUSTER_BYTES)
       const before = this.clusters.get(index)
       const cluster =
-        count === CLUSTER_BYTES ? Buffer.allocUnsafe(CLUSTER_BYTES) : Buffer.from(before ?? zeros)
+        count === CLUSTER_BYTES
+          ? Buffer.allocUnsafe(CLUSTER_BYTES)
+          : lengthened(before, Math.max(before?.length ?? 0, inCluster + count))
       bytes.copy(cluster, inCluster, done, done + count)
       this.#replace(index, cluster)
       done += count
@@ -54,9 +57,7 @@ export class SimFile {
     for (const index of [...this.clusters.keys()]) if (index > last) this.#replace(index, undefined)
     const cut = this.clusters.get(last)
     if (cut && sizeBytes < this.sizeBytes) {
-      const kept = Buffer.from(cut)
-      kept.fill(0, sizeBytes % CLUSTER_BYTES)
-      this.#replace(last, kept)
+      this.#replace(last, Buffer.from(cut.subarray(0, sizeBytes % CLUSTER_BYTES)))
     }
     this.sizeBytes = sizeBytes
   }
@@ -75,10 +76,11 @@ export class SimFile {
   losePower(rng: Rng): number {
     let lost = 0
     for (const [index, before] of this.#unsynced) {
-      const mixed = Buffer.from(this.clusters.get(index) ?? zeros)
+      const mixed = wholeCluster(this.clusters.get(index))
+      const former = wholeCluster(before)
       for (let at = 0; at < CLUSTER_BYTES; at += SECTOR_BYTES) {
         if (rng.next() < 0.5) continue
-        ;(before ?? zeros).copy(mixed, at, at, at + SECTOR_BYTES)
+        former.copy(mixed, at, at, at + SECTOR_BYTES)
         lost++
       }
       this.clusters.set(index, mixed)
@@ -91,7 +93,7 @@ export class SimFile {
 
   /** Says nothing to anyone: what a bad sector does. */
   rot(index: number, bit: number): void {
-    const cluster = Buffer.from(this.clusters.get(index) ?? zeros)
+    const cluster = wholeCluster(this.clusters.get(index))
     const byte = bit >> 3
     cluster[byte] = (cluster[byte] ?? 0) ^ (1 << (bit & 7))
     this.clusters.set(index, cluster)
@@ -102,6 +104,17 @@ export class SimFile {
     if (cluster) this.clusters.set(index, cluster)
     else this.clusters.delete(index)
   }
+}
+
+function lengthened(cluster: Buffer | undefined, sizeBytes: number): Buffer {
+  const copy = Buffer.alloc(sizeBytes)
+  cluster?.copy(copy)
+  return copy
+}
+
+/** A copy, with the zeros at its end. */
+export function wholeCluster(cluster: Buffer | undefined): Buffer {
+  return lengthened(cluster, CLUSTER_BYTES)
 }
 
 type NameChange =
@@ -116,7 +129,7 @@ type NameChange =
 
 /** Every life of a host has a folder of its own for its databases; the replicas beside them are one and the same. */
 function withoutLife(path: string): string {
-  return path.replace(/\/life-\d+(?=\/|$)/, '')
+  return path.includes('/life-') ? path.replace(/\/life-\d+(?=\/|$)/, '') : path
 }
 
 export class SimDisk {
@@ -265,11 +278,13 @@ export class SimDisk {
   }
 
   #remove(path: string): void {
-    for (const [name, file] of [...this.files]) {
+    const isFile = this.files.has(path)
+    for (const [name, file] of isFile ? [[path, this.#open(path, 'read')] as const] : [...this.files]) {
       if (name !== path && !name.startsWith(`${path}/`)) continue
       this.files.delete(name)
       this.#note(name, { kind: 'removed', path: name, file })
     }
+    if (isFile) return
     for (const folder of [...this.#folders])
       if (folder === path || folder.startsWith(`${path}/`)) this.#folders.delete(folder)
   }

@@ -268,6 +268,7 @@ export class World {
     const line =
       (level: string) =>
       (event: string, fields: LogFields = {}) => {
+        if (level !== 'error' && !this.#trace) return
         const { error, ...rest } = { ...bound, ...fields }
         const what = error === undefined ? '' : errorDocument(error).message
         this.#trace?.(

@@ -26,6 +26,8 @@ const WORTHWHILE_SAMPLE_SHARE = 15 / 16
 
 /** One output chunk of a block's size: Node's 16 KiB would be joined from several (a quarter slower, measured). */
 const level1 = { chunkSize: BLOCK_BYTES, params: { [constants.ZSTD_c_compressionLevel]: 1 } }
+/** A sample that does not compress grows by a few bytes. */
+const sampled = { ...level1, chunkSize: 2 * SAMPLE_BYTES }
 const oneBlock = { chunkSize: BLOCK_BYTES, maxOutputLength: BLOCK_BYTES }
 const sample = Buffer.alloc(SAMPLE_BYTES)
 
@@ -43,7 +45,7 @@ export function sampledShare(block: Buffer): number {
     const from = piece * (BLOCK_BYTES / SAMPLE_PIECES)
     block.copy(sample, piece * SAMPLE_PIECE_BYTES, from, from + SAMPLE_PIECE_BYTES)
   }
-  return zstdCompressSync(sample, level1).length / SAMPLE_BYTES
+  return zstdCompressSync(sample, sampled).length / SAMPLE_BYTES
 }
 
 /** The 64 KiB of a stored form; null for a zero block. Throws `block-malformed`; never allocates more than a block. */

@@ -119,13 +119,14 @@ export function saveCatalogCopy({ catalog, files, paths }: ReplicaContext, id: V
   const replica = catalog.replica(id)
   if (!replica) return
   const suspicions = catalog.suspicions.of(id)
+  const manifests = catalog.manifests(id)
   const body = Buffer.from(
     JSON.stringify({
       replica,
       chain: catalog.chain(id).map(({ disks, ...member }) => ({
         ...member,
         suspect: suspicions.get(member.seq) ?? null,
-        manifestBase64: catalog.manifest(id, member.seq)?.toString('base64') ?? null,
+        manifestBase64: manifests.get(member.seq)?.toString('base64') ?? null,
         disks: disks.map(({ root, ...disk }) => ({
           ...disk,
           layer: layerName(member),

@@ -12,6 +12,8 @@ import { rowChecksum } from '../../buffer/row-checksum.ts'
 export type SumKind = 'replica' | 'chain' | 'overlays' | 'partial' | 'backfills'
 
 type Row = Readonly<Record<string, unknown>>
+/** What each statement of a kind answers. */
+export type CoveredRows = readonly (readonly Row[])[]
 
 /** What each kind covers, in a fixed order. */
 const covered: Readonly<Record<SumKind, readonly string[]>> = {
@@ -40,15 +42,16 @@ export class CatalogSums {
 
   /** In the transaction of the change. Nothing is left of what has no rows. */
   update(id: VmId, kind: SumKind): void {
-    const sum = this.#sumOf(id, kind)
+    const sum = sumOf(kind, this.rows(id, kind))
     if (sum === undefined) this.#statements.remove.run(id, kind)
     else this.#statements.put.run(id, kind, sum)
   }
 
-  /** Throws `catalog-damaged`. */
-  ensure(id: VmId, kind: SumKind): void {
+  /** Answers the rows. Throws `catalog-damaged`. */
+  ensure(id: VmId, kind: SumKind): CoveredRows {
     const stored = this.#statements.get.get(id, kind)?.checksum
-    if (stored === this.#sumOf(id, kind)) return
+    const rows = this.rows(id, kind)
+    if (stored === sumOf(kind, rows)) return rows
     throw new HotsiteError('catalog-damaged', `the rows of ${id} (${kind}) are not what was written`, {
       details: { vmId: id, kind },
     })
@@ -65,14 +68,18 @@ export class CatalogSums {
     for (const statement of this.#statements.removeRows()) statement.run(id)
   }
 
-  #sumOf(id: VmId, kind: SumKind): number | undefined {
-    const rows = this.#statements.covered(kind).map((statement) => statement.all(id))
-    if (rows.every((each) => each.length === 0)) return undefined
-    return rowChecksum(
-      kind,
-      rows.flatMap((each, i) => [`${i}:${each.length}`, ...each.flatMap((row) => Object.values(row))]),
-    )
+  /** As they are, held against nothing. */
+  rows(id: VmId, kind: SumKind): CoveredRows {
+    return this.#statements.covered(kind).map((statement) => statement.all(id))
   }
+}
+
+function sumOf(kind: SumKind, rows: CoveredRows): number | undefined {
+  if (rows.every((each) => each.length === 0)) return undefined
+  return rowChecksum(
+    kind,
+    rows.flatMap((each, i) => [`${i}:${each.length}`, ...each.flatMap((row) => Object.values(row))]),
+  )
 }
 
 function prepare(db: Sqlite) {

@@ -117,11 +117,7 @@ export class Catalog {
 
   /** Throws `catalog-damaged`, like everything that reads rows. */
   replica(vmId: VmId): ReplicaRow | undefined {
-    return this.#rows.read(
-      vmId,
-      'replica',
-      () => this.#all('SELECT * FROM replicas WHERE vm_id = ?', vmId).map(replicaOf)[0],
-    )
+    return this.#rows.read(vmId, 'replica', ([rows = []]) => rows.map(replicaOf)[0])
   }
 
   putReplica(row: ReplicaRow): void {
@@ -149,19 +145,10 @@ export class Catalog {
   }
 
   chain(vmId: VmId): Chain {
-    return this.#rows.read(vmId, 'chain', () => this.#readChain(vmId))
-  }
-
-  #readChain(vmId: VmId): Chain {
-    const disks = Map.groupBy(
-      this.#all('SELECT * FROM point_disks WHERE vm_id = ? ORDER BY disk_id', vmId),
-      (row) => row['seq'] as number,
-    )
-    return this.#all(
-      'SELECT seq, epoch, state, captured_at_ms, completed_at_ms, consistency, pinned ' +
-        'FROM points WHERE vm_id = ? ORDER BY seq',
-      vmId,
-    ).map((row) => pointOf(row, disks.get(row['seq'] as number) ?? []))
+    return this.#rows.read(vmId, 'chain', ([points = [], allDisks = []]) => {
+      const disks = Map.groupBy(allDisks, (row) => row['seq'])
+      return points.map((row) => pointOf(row, disks.get(row['seq']) ?? []))
+    })
   }
 
   addToChain(vmId: VmId, member: ChainPoint, manifest: Uint8Array | null): void {
@@ -231,16 +218,21 @@ export class Catalog {
     })
   }
 
+  /** By seq; of a base there is none. */
+  manifests(vmId: VmId): ReadonlyMap<number, Buffer> {
+    const rows = this.#all('SELECT seq, manifest FROM points WHERE vm_id = ? AND manifest IS NOT NULL', vmId)
+    return new Map(rows.map((row) => [row['seq'] as number, row['manifest'] as Buffer]))
+  }
+
   manifest(vmId: VmId, seq: number): Buffer | null {
     const row = this.#all('SELECT manifest FROM points WHERE vm_id = ? AND seq = ?', vmId, seq)[0]
     return (row?.['manifest'] as Buffer | null | undefined) ?? null
   }
 
   partial(vmId: VmId): DeltaHeader | undefined {
-    return this.#rows.read(vmId, 'partial', () => {
-      const row = this.#all('SELECT header FROM partials WHERE vm_id = ?', vmId)[0]
-      return row ? (JSON.parse(row['header'] as string) as DeltaHeader) : undefined
-    })
+    return this.#rows.read(vmId, 'partial', ([rows = []]) =>
+      rows.map((row) => JSON.parse(row['header'] as string) as DeltaHeader).at(0),
+    )
   }
 
   putPartial(header: DeltaHeader): void {
@@ -260,9 +252,7 @@ export class Catalog {
   }
 
   overlays(vmId: VmId): readonly OverlayRow[] {
-    return this.#rows.read(vmId, 'overlays', () =>
-      this.#all('SELECT * FROM overlays WHERE vm_id = ? ORDER BY overlay_id', vmId).map(overlayOf),
-    )
+    return this.#rows.read(vmId, 'overlays', ([rows = []]) => rows.map(overlayOf))
   }
 
   putOverlay(row: OverlayRow): void {

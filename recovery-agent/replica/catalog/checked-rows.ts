@@ -5,7 +5,7 @@
  */
 import type { VmId } from '#shared/ids.ts'
 import type { Sqlite } from '#shared/sqlite.ts'
-import { type CatalogSums, type SumKind, sumKinds } from './catalog-sums.ts'
+import { type CatalogSums, type CoveredRows, type SumKind, sumKinds } from './catalog-sums.ts'
 
 export class CheckedRows {
   readonly #db: Sqlite
@@ -20,12 +20,11 @@ export class CheckedRows {
   }
 
   /** Throws `catalog-damaged`. The answer is shared: nobody alters it. */
-  read<T>(vmId: VmId, kind: SumKind, rows: () => T): T {
+  read<T>(vmId: VmId, kind: SumKind, made: (rows: CoveredRows) => T): T {
     const key = keyOf(vmId, kind)
-    if (this.#changed?.has(key)) return rows()
+    if (this.#changed?.has(key)) return made(this.#sums.rows(vmId, kind))
     if (this.#known.has(key)) return this.#known.get(key) as T
-    this.#sums.ensure(vmId, kind)
-    const value = rows()
+    const value = made(this.#sums.ensure(vmId, kind))
     this.#known.set(key, value)
     return value
   }

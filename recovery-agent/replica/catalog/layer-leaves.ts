@@ -70,6 +70,15 @@ export class LayerLeaves {
     return facts ? this.#group(key, facts.leafSet, groupIndex) : new LeafGroup()
   }
 
+  /** Those of [first, end) that are not all absent. Throws `catalog-damaged`. */
+  groups(key: LayerKey, first: number, end: number): Map<number, LeafGroup> {
+    const facts = this.facts(key)
+    if (!facts) return new Map()
+    const { leafSet } = facts
+    const rows = this.#statements.groups.all(leafSet, first, end)
+    return new Map(rows.map((row) => [row.group_index, unpacked(key, leafSet, row)]))
+  }
+
   /** In the caller's transaction, like everything below. Replaces what was known of the layer. */
   put(
     key: LayerKey,
@@ -180,10 +189,7 @@ export class LayerLeaves {
 
   #group(key: LayerKey, leafSet: number, groupIndex: number): LeafGroup {
     const row = this.#statements.group.get(leafSet, groupIndex)
-    if (!row) return new LeafGroup()
-    if (!isPackedLeafGroup(row) || row.checksum !== groupChecksum(leafSet, groupIndex, row))
-      throw damaged(key, `the leaves of group ${groupIndex} have another checksum`)
-    return LeafGroup.unpack(row)
+    return row ? unpacked(key, leafSet, row) : new LeafGroup()
   }
 
   #putGroup(leafSet: number, groupIndex: number, group: LeafGroup): void {
@@ -239,6 +245,13 @@ function layerChecksum(key: LayerKey, facts: LayerFacts): number {
   return crc32(JSON.stringify([key.vmId, key.seq, key.diskId, leafSet, groupCount, blockCount, fileBytes]))
 }
 
+function unpacked(key: LayerKey, leafSet: number, row: GroupRow): LeafGroup {
+  const { group_index, checksum } = row
+  if (!isPackedLeafGroup(row) || checksum !== groupChecksum(leafSet, group_index, row))
+    throw damaged(key, `the leaves of group ${group_index} have another checksum`)
+  return LeafGroup.unpack(row)
+}
+
 function groupChecksum(leafSet: number, groupIndex: number, row: PackedLeafGroup): number {
   return crc32(row.leaves, crc32(row.data, crc32(row.zeros, crc32(`${leafSet}/${groupIndex}`))))
 }
@@ -277,6 +290,10 @@ function prepare(db: Sqlite) {
     ),
     group: db.prepare<[number, number], GroupRow>(
       'SELECT group_index, zeros, data, leaves, checksum FROM layer_groups WHERE leaf_set = ? AND group_index = ?',
+    ),
+    groups: db.prepare<[number, number, number], GroupRow>(
+      'SELECT group_index, zeros, data, leaves, checksum FROM layer_groups ' +
+        'WHERE leaf_set = ? AND group_index >= ? AND group_index < ?',
     ),
     putGroup: db.prepare<[number, number, Buffer, Buffer, Buffer, number]>(
       'INSERT OR REPLACE INTO layer_groups (leaf_set, group_index, zeros, data, leaves, checksum) VALUES (?, ?, ?, ?, ?, ?)',

@@ -5,20 +5,19 @@ import type { PointReport } from '#shared/messages/reports.ts'
 import type { ReplicaContext } from '../context.ts'
 import { retentionDecisions } from '../merging/prune.ts'
 import { overlaysOn } from '../overlays.ts'
-import { damagedPointSeqs } from '../proof/damaged-points.ts'
 import type { OverlayRow } from './catalog.ts'
 import type { ChainPoint } from './chain.ts'
+import { pointMarks } from './point-marks.ts'
 
 export function pointReports(context: ReplicaContext, vmId: VmId): readonly PointReport[] {
   const { catalog } = context
   const replica = catalog.replica(vmId)
   if (!replica) return []
-  const overlays = catalog.overlays(vmId)
   const chain = catalog.chain(vmId)
-  const suspicions = catalog.suspicions.of(vmId)
-  const damaged = damagedPointSeqs(context, vmId, chain)
+  const marks = pointMarks(context, vmId, chain)
+  const { overlays, suspicions, damaged } = marks
   const decisions = new Map(
-    retentionDecisions(context, replica, chain).map((decision) => [decision.seq, decision]),
+    retentionDecisions(context, replica, chain, marks).map((decision) => [decision.seq, decision]),
   )
   return (
     chain

@@ -15,29 +15,34 @@ export const suspicionsMigration: Migration = {
 }
 
 export class Suspicions {
-  readonly #db: Sqlite
+  readonly #statements: ReturnType<typeof prepare>
 
   constructor(db: Sqlite) {
-    this.#db = db
+    this.#statements = prepare(db)
   }
 
   /** Why, by the number of the point. */
   of(vmId: VmId): ReadonlyMap<number, string> {
-    const rows = this.#db
-      .prepare<[string], { seq: number; why: string }>('SELECT seq, why FROM suspicions WHERE vm_id = ?')
-      .all(vmId)
-    return new Map(rows.map(({ seq, why }) => [seq, why]))
+    return new Map(this.#statements.all.all(vmId).map(({ seq, why }) => [seq, why]))
   }
 
   put(vmId: VmId, seq: number, why: string): void {
-    this.#db
-      .prepare<[string, number, string]>(
-        'INSERT OR REPLACE INTO suspicions (vm_id, seq, why) VALUES (?, ?, ?)',
-      )
-      .run(vmId, seq, why)
+    this.#statements.put.run(vmId, seq, why)
   }
 
   clear(vmId: VmId, seq: number): void {
-    this.#db.prepare<[string, number]>('DELETE FROM suspicions WHERE vm_id = ? AND seq = ?').run(vmId, seq)
+    this.#statements.clear.run(vmId, seq)
+  }
+}
+
+function prepare(db: Sqlite) {
+  return {
+    all: db.prepare<[string], { seq: number; why: string }>(
+      'SELECT seq, why FROM suspicions WHERE vm_id = ?',
+    ),
+    put: db.prepare<[string, number, string]>(
+      'INSERT OR REPLACE INTO suspicions (vm_id, seq, why) VALUES (?, ?, ?)',
+    ),
+    clear: db.prepare<[string, number]>('DELETE FROM suspicions WHERE vm_id = ? AND seq = ?'),
   }
 }

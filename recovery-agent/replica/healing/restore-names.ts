@@ -6,7 +6,7 @@ import { dirname, join } from 'node:path'
 import type { VmId } from '#shared/ids.ts'
 import type { ReplicaContext } from '../context.ts'
 import { isDiskFolder, journalSuffix, movedSuffix, partSuffix, repairSuffix } from '../names.ts'
-import { dataRunsOf, openStored, readRun, runBuffer } from '../proof/check-layer.ts'
+import { dataRunsOf, openStored, readRun, runMemory } from '../proof/check-layer.ts'
 import type { StoredLayer } from '../proof/stored-layers.ts'
 
 /** Runs of up to 16 blocks that are hashed before a file is taken for a layer; the verification reads the rest. */
@@ -71,7 +71,8 @@ function* holds(context: ReplicaContext, stored: StoredLayer, path: string): Gen
   const opened = yield* openStored(context.files, { ...stored, path })
   if (opened.kind === 'damaged') return false
   using open = opened.open
-  const buffer = runBuffer()
+  using memory = runMemory()
+  const buffer = memory.bytes
   let sampled = 0
   for (const groupIndex of stored.groupIndexes()) {
     const group = stored.group(groupIndex)

@@ -43,20 +43,19 @@ function wrongBlock(
   key: LayerKey,
   { tableIndex, table }: { tableIndex: number; table: Int32Array | undefined },
 ): number | undefined {
-  for (let g = 0; g < GROUPS_PER_TABLE; g++) {
-    const groupIndex = tableIndex * GROUPS_PER_TABLE + g
-    const group = catalog.layerLeaves.group(key, groupIndex)
-    for (let i = 0; i < GROUP_CHILDREN; i++) {
-      if (!saysTheSame(table?.[g * GROUP_CHILDREN + i] ?? ABSENT, group, i))
-        return groupIndex * GROUP_CHILDREN + i
-    }
+  const firstGroup = tableIndex * GROUPS_PER_TABLE
+  const groups = catalog.layerLeaves.groups(key, firstGroup, firstGroup + GROUPS_PER_TABLE)
+  for (let i = 0; i < L2_ENTRIES; i++) {
+    const group = groups.get(firstGroup + Math.floor(i / GROUP_CHILDREN))
+    if (!saysTheSame(table?.[i] ?? ABSENT, group, i % GROUP_CHILDREN)) return tableIndex * L2_ENTRIES + i
   }
   return undefined
 }
 
-function saysTheSame(state: number, group: LeafGroup, i: number): boolean {
-  if (state === ABSENT) return group.state(i) === 'absent'
-  return group.state(i) === (state === ZERO ? 'zero' : 'data')
+function saysTheSame(state: number, group: LeafGroup | undefined, i: number): boolean {
+  const stored = group?.state(i) ?? 'absent'
+  if (state === ABSENT) return stored === 'absent'
+  return stored === (state === ZERO ? 'zero' : 'data')
 }
 
 /** Holds copied blocks against their leaves. */

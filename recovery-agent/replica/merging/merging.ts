@@ -208,9 +208,9 @@ type OpenLayer = LayerTables & PointRef
 /** What the target's layer stands on as far as it belongs to the run, newest first; the target's own is the first. */
 function openLayers({ files, paths }: ReplicaContext, { vmId, diskId, run }: DiskMerge): OpenLayer[] {
   const layers: OpenLayer[] = []
-  const open = ({ epoch, seq }: PointRef, mode: 'read' | 'write') => {
+  const open = ({ epoch, seq }: PointRef) => {
     const path = paths.layer(vmId, diskId, { epoch, seq })
-    const file = files.open(path, mode)
+    const file = files.open(path, 'read')
     try {
       layers.push({ ...readLayerTables(file, path), epoch, seq })
     } catch (error) {
@@ -219,16 +219,16 @@ function openLayers({ files, paths }: ReplicaContext, { vmId, diskId, run }: Dis
     }
   }
   try {
-    open(run.target, 'read')
+    open(run.target)
     for (const member of run.members.toReversed()) {
       if (layers.at(-1)?.header.backingName !== layerName(member)) continue
-      open(member, 'read')
+      open(member)
     }
     const lowest = layers.at(-1)
     if (lowest && layers.length > 1) {
       layers.pop()
       lowest.file.close()
-      open(lowest, 'write')
+      layers.push({ ...lowest, file: files.open(lowest.path, 'write') })
     }
     return layers
   } catch (error) {

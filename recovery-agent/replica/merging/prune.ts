@@ -5,7 +5,7 @@ import { decideRetention, type RetentionDecision, retentionOf } from '#shared/po
 import { heldByBackfills } from '../catalog/backfills.ts'
 import type { ReplicaRow } from '../catalog/catalog.ts'
 import type { Chain } from '../catalog/chain.ts'
-import { damagedSeqs } from '../catalog/damage.ts'
+import { type PointMarks, pointMarks } from '../catalog/point-marks.ts'
 import { type ReplicaContext, replicaOrThrow } from '../context.ts'
 import { overlaysOn } from '../overlays.ts'
 import { mayMerge } from './merge-leaves.ts'
@@ -15,18 +15,14 @@ import { Merging } from './merging.ts'
 /** Nothing is promised of a replica whose failover is final, but what its overlay stands on. */
 const LATEST_ONLY = { retentionPoints: 0, retentionIntervalSeconds: 0, appConsistentHours: 0 }
 
-/** One for every point, oldest first. */
+/** One for every point, oldest first. `marks`: as the rows say now. */
 export function retentionDecisions(
-  { catalog }: ReplicaContext,
+  context: ReplicaContext,
   replica: ReplicaRow,
   chain: Chain,
+  { overlays, suspicions, damaged }: PointMarks = pointMarks(context, replica.vmId, chain),
 ): RetentionDecision[] {
-  const { vmId } = replica
   const isOver = replica.state === 'committed'
-  const overlays = catalog.overlays(vmId)
-  const suspicions = catalog.suspicions.of(vmId)
-  const damages = catalog.damage.list(vmId)
-  const damaged = damages.length > 0 ? damagedSeqs(chain, damages, catalog.layerLeaves) : new Set()
   const points = chain
     .filter(({ state }) => state === 'point')
     .map((point) => ({

@@ -3,6 +3,7 @@
  * they must be as written, and say of each block exactly what the stored leaves say. Then the data, block by block.
  */
 import { GROUP_CHILDREN, leafOf } from '#shared/blocks/hash-tree.ts'
+import { OwnMemory } from '#shared/blocks/own-memory.ts'
 import type { BlockFile } from '#shared/formats/block-file.ts'
 import { ABSENT, L2_ENTRIES, ZERO } from '#shared/formats/qcow2/cluster-map.ts'
 import { CLUSTER_BYTES } from '#shared/formats/qcow2/header.ts'
@@ -141,8 +142,8 @@ export function* readRun(
   }
 }
 
-export function runBuffer(): Buffer {
-  return Buffer.allocUnsafe(RUN_CLUSTERS * CLUSTER_BYTES)
+export function runMemory(): OwnMemory {
+  return new OwnMemory(RUN_CLUSTERS * CLUSTER_BYTES)
 }
 
 /** Answers what could not be read: one lost sector must not take its neighbours with it. */

@@ -8,7 +8,7 @@ import type { DiskId, VmId } from '#shared/ids.ts'
 import { readStoredManifest } from '#shared/trust/point-manifest.ts'
 import type { ChainPoint } from '../catalog/chain.ts'
 import type { ReplicaContext } from '../context.ts'
-import { dataRunsOf, type OpenLayer, openStored, readRun, runBuffer } from './check-layer.ts'
+import { dataRunsOf, type OpenLayer, openStored, readRun, runMemory } from './check-layer.ts'
 import { learnLayer } from './learn-layer.ts'
 import { groupsAtPoint, RootProof } from './prove-root.ts'
 import { layersOfPoint, type StoredLayer } from './stored-layers.ts'
@@ -82,7 +82,8 @@ function* proveLayers(
   const disk = request.point.disks.find(({ diskId }) => diskId === request.diskId)
   if (!disk) return false
   const proof = new RootProof(disk.sizeBytes)
-  const buffer = runBuffer()
+  using memory = runMemory()
+  const buffer = memory.bytes
   // The leaves of all layers are needed to the end, and the files that are open hold what these leaves say.
   for (const group of groupsAtPoint(layers)) {
     proof.add(group)

@@ -139,10 +139,11 @@ function checksumOf({
 export function proofOf(context: ReplicaContext, vmId: VmId): DiskProof[] {
   const { catalog } = context
   const newest = catalog.chain(vmId).findLast(({ state }) => state === 'point')
+  const damages = catalog.damage.list(vmId)
   return (newest?.disks ?? []).map(({ diskId, sizeBytes }) => {
     const { cursor, checkedBlocks, provedAtMs } = passOf(context, vmId, diskId)
     const total = blocksOf(context, vmId, diskId)
-    const badBlocks = badBlocksOf(context, catalog.damage.list(vmId), diskId)
+    const badBlocks = badBlocksOf(context, damages, diskId)
     const percent = cursor === null || total === 0 ? 100 : Math.min(100, (checkedBlocks / total) * 100)
     return { diskId, sizeBytes, percent, provedAtMs, badBlocks }
   })
@@ -173,7 +174,7 @@ function factsOrNone({ catalog }: ReplicaContext, key: { vmId: VmId; diskId: Dis
 
 export function blocksOf(context: ReplicaContext, vmId: VmId, diskId: DiskId): number {
   return storedLayers(context, { vmId, diskId, chain: context.catalog.chain(vmId) }).reduce(
-    (sum, { key }) => sum + (factsOrNone(context, key)?.blockCount ?? 0),
+    (sum, { blockCount }) => sum + blockCount,
     0,
   )
 }

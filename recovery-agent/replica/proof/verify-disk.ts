@@ -14,7 +14,7 @@ import type { DiskId, VmId } from '#shared/ids.ts'
 import type { LayerKey } from '../catalog/layer-leaves.ts'
 import type { LeafGroup } from '../catalog/leaf-groups.ts'
 import type { ReplicaContext } from '../context.ts'
-import { dataRunsOf, type OpenLayer, openStored, readRun, runBuffer } from './check-layer.ts'
+import { dataRunsOf, type OpenLayer, openStored, readRun, runMemory } from './check-layer.ts'
 import { learnLayer } from './learn-layer.ts'
 import { type StoredLayer, storedLayers } from './stored-layers.ts'
 
@@ -94,7 +94,8 @@ function* verifyLayer(
   using open = opened.open
   if (!isCurrent(context, stored, visit)) return cursor
   if (!stored.inMerge) catalog.damage.clearWhole(key)
-  const buffer = runBuffer()
+  using memory = runMemory()
+  const buffer = memory.bytes
   for (const groupIndex of stored.groupIndexes()) {
     if (groupIndex < cursor.groupIndex) continue
     const blocks = yield* verifyGroup(context, open, {

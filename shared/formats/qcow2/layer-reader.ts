@@ -3,7 +3,7 @@ import { BLOCK_BYTES, blockCountOf } from '#shared/blocks/block.ts'
 import type { BlockFile } from '../block-file.ts'
 import { ABSENT, ClusterMap, L2_ENTRIES, ZERO } from './cluster-map.ts'
 import { CLUSTER_BYTES, decodeHeader, type LayerHeader } from './header.ts'
-import { decodeL2, decodeReferences, l1EntriesOf } from './tables.ts'
+import { decodeL2, decodeReferences, l1EntriesOf, withoutTrailingZeros } from './tables.ts'
 
 /** A sealed layer without its map: header, and where its tables are. */
 export interface LayerTables {
@@ -22,17 +22,21 @@ export interface Layer extends LayerTables {
   readonly map: ClusterMap
 }
 
+/** One cluster is read into it and decoded before the next: left to the collector, those of a merge are megabytes. */
+const scratch = Buffer.alloc(CLUSTER_BYTES)
+
 /** Throws `layer-damaged` for what is not a layer of ours. */
 export function readLayerTables(file: BlockFile, path: string): LayerTables {
-  const cluster = Buffer.alloc(CLUSTER_BYTES)
-  file.read(cluster, 0)
-  const header = decodeHeader(cluster, path)
+  file.read(scratch, 0)
+  const header = decodeHeader(scratch, path)
   const l1 = Buffer.alloc(header.l1Entries * 8)
   file.read(l1, header.l1Offset)
   const l2Clusters = decodeReferences(l1, header.l1Entries, path)
-  const refcountTable = Buffer.alloc(header.refcountTableClusters * CLUSTER_BYTES)
+  const isOne = header.refcountTableClusters === 1
+  const refcountTable = isOne ? scratch : Buffer.alloc(header.refcountTableClusters * CLUSTER_BYTES)
   file.read(refcountTable, header.refcountTableOffset)
-  const refcountBlocks = decodeReferences(refcountTable, refcountTable.length / 8, path)
+  const used = withoutTrailingZeros(refcountTable)
+  const refcountBlocks = decodeReferences(used, used.length / 8, path)
   while (refcountBlocks.at(-1) === 0) refcountBlocks.pop()
   return { file, path, header, l2Clusters, refcountBlocks }
 }
@@ -41,9 +45,8 @@ export function readLayerTables(file: BlockFile, path: string): LayerTables {
 export function readTable(layer: LayerTables, tableIndex: number): Int32Array | undefined {
   const l2Cluster = layer.l2Clusters[tableIndex] ?? 0
   if (l2Cluster === 0 || tableIndex >= l1EntriesOf(layer.header.sizeBytes)) return undefined
-  const cluster = Buffer.allocUnsafe(CLUSTER_BYTES)
-  layer.file.read(cluster, l2Cluster * CLUSTER_BYTES)
-  return decodeL2(cluster, layer.path)
+  layer.file.read(scratch, l2Cluster * CLUSTER_BYTES)
+  return decodeL2(scratch, layer.path)
 }
 
 /** Throws `layer-damaged` for what is not a layer of ours. */

@@ -18,7 +18,9 @@ import {
   encodeL2,
   encodeReferences,
   l1EntriesOf,
+  PAGE_BYTES,
   REFCOUNTS_PER_BLOCK,
+  withoutTrailingZeros,
 } from './tables.ts'
 
 export interface SealOptions {
@@ -27,16 +29,6 @@ export interface SealOptions {
   readonly backingName: string | null
   /** Called between the durable steps, so that a test may stop there. */
   readonly step?: (step: 'tables-written' | 'header-written') => void
-}
-
-const PAGE_BYTES = 4096
-const zeroPage = Buffer.alloc(PAGE_BYTES)
-
-/** The part of a table that is not a hole: whole pages up to the last byte that is not zero. */
-function withoutTrailingZeros(bytes: Buffer): Buffer {
-  let end = bytes.length
-  while (end > PAGE_BYTES && bytes.subarray(end - PAGE_BYTES, end).equals(zeroPage)) end -= PAGE_BYTES
-  return bytes.subarray(0, end)
 }
 
 export class LayerWriter {
@@ -140,7 +132,7 @@ export class LayerWriter {
     this.#dropFrom(blockCountOf(sizeBytes))
     this.#file.truncate(this.#use.end * CLUSTER_BYTES)
     const l1 = new Array<number>(l1EntriesOf(sizeBytes)).fill(0)
-    // One for all tables, written before the next: a thousand left to the collector are 64 MiB.
+    // One for all tables, each written before the next: a thousand left to the collector are 64 MiB.
     const scratch = Buffer.alloc(CLUSTER_BYTES)
     for (const tableIndex of this.#map.tableIndexes()) {
       const table = this.#map.table(tableIndex)
@@ -151,8 +143,8 @@ export class LayerWriter {
     }
     const l1Clusters = Math.max(1, Math.ceil(l1.length / ENTRIES_PER_CLUSTER))
     const l1Start = this.#use.allocateRun(l1Clusters)
-    this.#writeFresh(encodeReferences(l1, 'copied'), l1Start)
-    const refcounts = this.#writeRefcounts()
+    this.#writeFresh(encodeReferences(l1, 'copied', scratch), l1Start)
+    const refcounts = this.#writeRefcounts(scratch)
     this.#file.truncate(this.#use.end * CLUSTER_BYTES)
     step('tables-written')
     const header = encodeHeader({
@@ -170,19 +162,20 @@ export class LayerWriter {
     this.#file.sync()
   }
 
-  #writeRefcounts(): { tableStart: number; tableClusters: number } {
+  #writeRefcounts(scratch: Buffer): { tableStart: number; tableClusters: number } {
     // The free clusters inside the data are left as holes: tables go behind the end, into fresh room that is zero.
     const blocks: number[] = []
     const tableStart = this.#use.allocateRun(1)
     while (blocks.length * REFCOUNTS_PER_BLOCK < this.#use.end) blocks.push(this.#use.allocateRun(1))
     assert(blocks.length <= ENTRIES_PER_CLUSTER, 'a layer of more than 16 TiB')
     blocks.forEach((cluster, i) => {
-      this.#writeFresh(this.#use.refcountBlock(i), cluster)
+      this.#writeFresh(this.#use.refcountBlock(i, scratch), cluster)
     })
     this.#writeFresh(
       encodeReferences(
         blocks.map((cluster) => cluster * CLUSTER_BYTES),
         'plain',
+        scratch,
       ),
       tableStart,
     )

@@ -19,7 +19,7 @@ import { blockCountOf } from '#shared/blocks/block.ts'
 import { ABSENT, L2_ENTRIES } from './cluster-map.ts'
 import { CLUSTER_BYTES, encodeHeader } from './header.ts'
 import { type LayerTables, readTable } from './layer-reader.ts'
-import { MAX_RUN_CLUSTERS, planTable, type TablePlan } from './merge-plan.ts'
+import { planTable, type TablePlan } from './merge-plan.ts'
 import {
   ClusterUse,
   coverWithRefcounts,
@@ -53,7 +53,7 @@ const PUNCHES_PER_STEP = 64
 /** The layers of one merge are read side by side: so many files are open. */
 export const MAX_MERGED_LAYERS = 32
 
-/** A step of the work is done: at most MAX_RUN_CLUSTERS copied, or one table read. */
+/** A step of the work is done: one run of a table plan copied, or one table read. */
 export interface MergeProgress {
   readonly copiedBytes: number
 }
@@ -108,7 +108,10 @@ class Merge {
   readonly #taken = new Set<number>()
   #window = new Map<number, Int32Array>()
   #unsyncedBytes = 0
-  readonly #buffer = Buffer.allocUnsafe(MAX_RUN_CLUSTERS * CLUSTER_BYTES)
+  /** Of what is copied, as large as the largest run so far. */
+  #buffer: Buffer = Buffer.alloc(0)
+  /** For a table that is being written. */
+  readonly #cluster = Buffer.alloc(CLUSTER_BYTES)
 
   constructor({ lower, uppers, onCopied = () => {}, step = () => {} }: MergeLayers) {
     this.#lower = lower
@@ -184,7 +187,7 @@ class Merge {
 
   *#copy({ copies }: TablePlan, tableIndex: number): Generator<MergeProgress, void> {
     for (const run of copies) {
-      const bytes = this.#buffer.subarray(0, run.count * CLUSTER_BYTES)
+      const bytes = this.#room(run.count * CLUSTER_BYTES)
       this.#uppers[run.upperIndex]?.file.read(bytes, run.from * CLUSTER_BYTES)
       const blockIndexes = run.blocks.map((block) => tableIndex * L2_ENTRIES + block)
       this.#onCopied({ upperIndex: run.upperIndex, blockIndexes, bytes })
@@ -196,6 +199,11 @@ class Merge {
       }
       yield { copiedBytes: bytes.length }
     }
+  }
+
+  #room(sizeBytes: number): Buffer {
+    if (this.#buffer.length < sizeBytes) this.#buffer = Buffer.allocUnsafe(sizeBytes)
+    return this.#buffer.subarray(0, sizeBytes)
   }
 
   #take(cluster: number): number {
@@ -213,7 +221,7 @@ class Merge {
     this.#step('refcounts-synced')
     yield NOTHING
     for (const [tableIndex, table] of this.#window) {
-      file.write([encodeL2(table)], (this.#l2Clusters[tableIndex] ?? 0) * CLUSTER_BYTES)
+      file.write([encodeL2(table, this.#cluster)], (this.#l2Clusters[tableIndex] ?? 0) * CLUSTER_BYTES)
       yield NOTHING
     }
     this.#step('l2-written')
@@ -239,12 +247,12 @@ class Merge {
     file.truncate(Math.max(file.sizeBytes(), this.#use.end * CLUSTER_BYTES))
     for (const i of this.#taken) {
       const cluster = this.#refcountBlocks[i]
-      if (cluster) file.write([this.#use.refcountBlock(i)], cluster * CLUSTER_BYTES)
+      if (cluster) file.write([this.#use.refcountBlock(i, this.#cluster)], cluster * CLUSTER_BYTES)
     }
     this.#taken.clear()
     if (!isGrown) return
     const offsets = this.#refcountBlocks.map((cluster) => cluster * CLUSTER_BYTES)
-    file.write([encodeReferences(offsets, 'plain')], header.refcountTableOffset)
+    file.write([encodeReferences(offsets, 'plain', this.#cluster)], header.refcountTableOffset)
   }
 
   #writeL1AndHeader(): void {
@@ -262,7 +270,7 @@ class Merge {
       l1Offset = first * CLUSTER_BYTES
     }
     const offsets = this.#l2Clusters.map((cluster) => cluster * CLUSTER_BYTES)
-    file.write([encodeReferences(offsets, 'copied')], l1Offset)
+    file.write([encodeReferences(offsets, 'copied', this.#cluster)], l1Offset)
     if (isLonger || this.#sizeBytes !== header.sizeBytes) {
       // The header names the L1 table and its length: it may only do so once they are there.
       file.sync()
@@ -287,7 +295,7 @@ class Merge {
     for (const cluster of this.#left) this.#use.remove(cluster)
     const stored = Buffer.allocUnsafe(CLUSTER_BYTES)
     for (const [i, cluster] of this.#refcountBlocks.entries()) {
-      const wanted = this.#use.refcountBlock(i)
+      const wanted = this.#use.refcountBlock(i, this.#cluster)
       file.read(stored, cluster * CLUSTER_BYTES)
       if (!stored.equals(wanted)) file.write([wanted], cluster * CLUSTER_BYTES)
       yield NOTHING

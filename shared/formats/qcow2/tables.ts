@@ -44,10 +44,27 @@ export function decodeL2(bytes: Buffer, path: string): Int32Array {
   return table
 }
 
-/** One offset for each L2 table; 0 where there is none. `entries` may be short of whole clusters. */
-export function encodeReferences(offsets: readonly number[], flags: 'copied' | 'plain'): Buffer {
+export const PAGE_BYTES = 4096
+const zeroPage = Buffer.alloc(PAGE_BYTES)
+
+/** The part of a table that is not a hole: whole pages up to the last byte that is not zero, one at least. */
+export function withoutTrailingZeros(bytes: Buffer): Buffer {
+  let end = bytes.length
+  while (end > PAGE_BYTES && bytes.subarray(end - PAGE_BYTES, end).equals(zeroPage)) end -= PAGE_BYTES
+  return bytes.subarray(0, end)
+}
+
+/**
+ * One offset for each L2 table; 0 where there is none. `offsets` may be short of whole clusters. `scratch`: a cluster
+ * to use for it when one is enough.
+ */
+export function encodeReferences(
+  offsets: readonly number[],
+  flags: 'copied' | 'plain',
+  scratch?: Buffer,
+): Buffer {
   const clusters = Math.max(1, Math.ceil(offsets.length / ENTRIES_PER_CLUSTER))
-  const bytes = Buffer.alloc(clusters * CLUSTER_BYTES)
+  const bytes = (clusters === 1 && scratch?.fill(0)) || Buffer.alloc(clusters * CLUSTER_BYTES)
   offsets.forEach((offsetBytes, i) => {
     if (offsetBytes > 0) writeReference(bytes, i * 8, offsetBytes, flags === 'copied' ? COPIED_HIGH : 0)
   })
@@ -137,9 +154,9 @@ export class ClusterUse {
     }
   }
 
-  /** The refcount block covering clusters from `blockIndex` × 32768 on: 1 for each in use. */
-  refcountBlock(blockIndex: number): Buffer {
-    const bytes = Buffer.alloc(CLUSTER_BYTES)
+  /** The refcount block covering clusters from `blockIndex` × 32768 on: 1 for each in use. `bytes`: a cluster to use for it. */
+  refcountBlock(blockIndex: number, bytes: Buffer = Buffer.alloc(CLUSTER_BYTES)): Buffer {
+    bytes.fill(0)
     const first = blockIndex * REFCOUNTS_PER_BLOCK
     const last = Math.min(this.end, first + REFCOUNTS_PER_BLOCK)
     for (let cluster = first; cluster < last; cluster++) {
