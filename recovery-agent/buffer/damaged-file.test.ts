@@ -21,6 +21,8 @@ const row: VmRow = {
   ackedSeq: 6,
   ackedCapturedAtMs: 1234.5,
   needsSync: null,
+  ackedLayout: null,
+  owed: [],
 }
 
 it('a flipped bit in the header leaves what was written, or is named as damage', () => {
