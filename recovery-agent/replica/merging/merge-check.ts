@@ -2,16 +2,19 @@
  * What a merge looks at so that it never makes damage final. Leaves are united from rows, never from what was copied, so
  * a rotten block stays known as damaged whatever happens; but the file it could have been healed in goes.
  *
- *   before   the tables of every layer that will go say exactly what was written; otherwise the merge does not begin,
- *            the layer is damaged as a whole, and healing comes first
+ *   before   the tables of every layer that will go say exactly what was written, and give each block a cluster of its own
+ *            inside the file, for the merge writes to these; otherwise it does not begin, the layer is damaged as a whole,
+ *            and healing comes first
  *   during   each block that is copied has its leaf; otherwise it is copied as it is and recorded as damaged
  */
 import { BLOCK_BYTES } from '#shared/blocks/block.ts'
 import { GROUP_CHILDREN, leafOf } from '#shared/blocks/hash-tree.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import { ABSENT, L2_ENTRIES, ZERO } from '#shared/formats/qcow2/cluster-map.ts'
+import { CLUSTER_BYTES } from '#shared/formats/qcow2/header.ts'
 import { type LayerTables, readTable } from '#shared/formats/qcow2/layer-reader.ts'
 import type { CopiedBlocks } from '#shared/formats/qcow2/merge.ts'
+import { ClusterUse, ENTRIES_PER_CLUSTER } from '#shared/formats/qcow2/tables.ts'
 import type { LayerKey } from '../catalog/layer-leaves.ts'
 import type { LeafGroup } from '../catalog/leaf-groups.ts'
 import type { ReplicaContext } from '../context.ts'
@@ -25,16 +28,54 @@ export function* checkTables(
   layer: LayerTables,
 ): Generator<void, void> {
   const { catalog, clock } = context
-  if (!areLeavesKnown(context, key)) return
+  const damaged = (what: string): HotsiteError => {
+    catalog.transaction(() => catalog.damage.addWhole(key, what, clock.now()))
+    return new HotsiteError('layer-damaged', `${layer.path} is not merged: ${what}`, { details: { ...key } })
+  }
+  const isKnown = areLeavesKnown(context, key)
+  const places = new Places(layer.file.sizeBytes())
+  if (!clustersOfTables(layer).every((cluster) => places.take(cluster)))
+    throw damaged('its tables lie outside of the file, or two of them in one place')
   for (let tableIndex = 0; tableIndex < layer.l2Clusters.length; tableIndex++) {
-    const wrong = wrongBlock(context, key, { tableIndex, table: readTable(layer, tableIndex) })
-    if (wrong !== undefined) {
-      const what = `its tables say something else of block ${wrong} than what was written`
-      catalog.transaction(() => catalog.damage.addWhole(key, what, clock.now()))
-      throw new HotsiteError('layer-damaged', `${layer.path} is not merged: ${what}`, { details: { ...key } })
-    }
+    const table = readTable(layer, tableIndex)
+    const wrong = isKnown ? wrongBlock(context, key, { tableIndex, table }) : undefined
+    if (wrong !== undefined)
+      throw damaged(`its tables say something else of block ${wrong} than what was written`)
+    const astray = table?.findIndex((state) => state > 0 && !places.take(state)) ?? -1
+    if (astray >= 0)
+      throw damaged(`its tables place block ${tableIndex * L2_ENTRIES + astray} where it cannot be`)
     yield
   }
+}
+
+/** Clusters of one file, each taken once. */
+class Places {
+  readonly #clusterCount: number
+  readonly #use: ClusterUse
+
+  constructor(fileBytes: number) {
+    this.#clusterCount = Math.ceil(fileBytes / CLUSTER_BYTES)
+    this.#use = new ClusterUse(this.#clusterCount)
+    // The header's.
+    this.#use.add(0)
+  }
+
+  /** False: it lies outside of the file, or is somebody else's. */
+  take(cluster: number): boolean {
+    if (cluster >= this.#clusterCount || this.#use.has(cluster)) return false
+    this.#use.add(cluster)
+    return true
+  }
+}
+
+function clustersOfTables({ header, l2Clusters, refcountBlocks }: LayerTables): number[] {
+  const from = (offset: number, count: number) =>
+    Array.from({ length: count }, (_, i) => offset / CLUSTER_BYTES + i)
+  return [
+    ...from(header.l1Offset, Math.max(1, Math.ceil(header.l1Entries / ENTRIES_PER_CLUSTER))),
+    ...from(header.refcountTableOffset, header.refcountTableClusters),
+    ...[...l2Clusters, ...refcountBlocks].filter((cluster) => cluster > 0),
+  ]
 }
 
 /** The first block of a table of which table and stored leaves say different things. */

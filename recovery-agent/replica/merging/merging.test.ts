@@ -267,13 +267,16 @@ describe('a merge', () => {
     store[Symbol.dispose]()
   })
 
-  it('does not begin with a layer whose tables rotted: it is healed first', () => {
+  it.each([
+    ['a block becomes zeros', 7],
+    ['a block lies far behind the end of the file', 2],
+    ['a block lies where another one does', 5],
+  ])('does not begin with a layer whose tables rotted, it is healed first: %s', (_what, byteOfEntry) => {
     const store = threePoints()
     const l2Offset = Number(readFileSync(layer(2)).readBigUInt64BE(40))
     const l2 = Number(readFileSync(layer(2)).readBigUInt64BE(l2Offset) & 0x00fffffffffffe00n)
     const entry = readFileSync(layer(2)).subarray(l2).indexOf(0x80)
-    // The entry of a block becomes "zeros".
-    flip(2, l2 + entry + 7)
+    flip(2, l2 + entry + byteOfEntry)
     expect(() => {
       while (store.prune(testVm, 0));
     }).toThrow(expect.objectContaining({ code: 'layer-damaged' }))
