@@ -21,7 +21,7 @@ const row: VmRow = {
   ackedSeq: 6,
   ackedCapturedAtMs: 1234.5,
   needsSync: null,
-  ackedLayout: null,
+  ackedLayout: 'disk-0/65536',
   owed: [],
 }
 

@@ -158,8 +158,11 @@ export interface ReplicaStore {
   raiseEpoch(vmId: VmId, epoch: number): ReplicaState
   setPolicy(vmId: VmId, policy: ReplicationPolicy): void
   begin(header: DeltaHeader): DeltaWriter
-  /** The source still brings points below these; nothing more is expected below any other. */
-  keepBackfills(vmId: VmId, topSeqs: readonly number[]): void
+  /**
+   * The source still brings points below these; nothing more is expected below any other. Answers whether points can be put
+   * below newer ones now: not while it is not known what the layers should hold, as after replica.db was lost.
+   */
+  keepBackfills(vmId: VmId, topSeqs: readonly number[]): boolean
   /** Drops an unsealed delta (the source starts over). */
   discardPartial(vmId: VmId): void
   /** Tree nodes of the newest state, an unsealed sync delta of (epoch, seq) included. level 0: leaves, 1: group hashes. */

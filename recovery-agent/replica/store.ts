@@ -34,6 +34,7 @@ import type {
   StoreSteps,
 } from './port.ts'
 import { drained, Proofs } from './proof/proofs.ts'
+import { areAllLayersKnown } from './proof/stored-layers.ts'
 import { Receiver } from './receiving/receive.ts'
 import { recoverReplicas } from './recover.ts'
 import { commitReplica, removeReplica } from './retire.ts'
@@ -175,8 +176,11 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
     return this.#attempt(() => this.#receiver.begin(header))
   }
 
-  keepBackfills(vmId: VmId, topSeqs: readonly number[]): void {
-    this.#attempt(() => this.#receiver.keepBackfills(vmId, topSeqs))
+  keepBackfills(vmId: VmId, topSeqs: readonly number[]): boolean {
+    return this.#attempt(() => {
+      this.#receiver.keepBackfills(vmId, topSeqs)
+      return areAllLayersKnown(this.#context, vmId)
+    })
   }
 
   discardPartial(vmId: VmId): void {

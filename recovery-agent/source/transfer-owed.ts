@@ -9,7 +9,11 @@ export async function transferOwed(work: Work, range: OwedRange): Promise<void> 
   const [point] = range.points
   if (!point) return await end(work, range, null)
   if (!work.conversation.takesBackfills)
-    return await end(work, range, 'the target runs a version that does not take them')
+    return await end(
+      work,
+      range,
+      'the target cannot take them: its version is older, or what its layers hold is not known',
+    )
   try {
     await send(work, range, point.seq)
   } catch (error) {

@@ -161,7 +161,7 @@ export const mutants: readonly Mutant[] = [
     bug: 'a fence is a number that nobody checks',
     breaks: ['I5'],
     meets: plans('failover'),
-    seeds: 5,
+    seeds: 20,
     mutations: [
       {
         file: 'recovery-agent/stream/target/check-open.ts',

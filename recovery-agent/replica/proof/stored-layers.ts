@@ -146,3 +146,10 @@ function factsOrNone({ catalog }: ReplicaContext, key: LayerKey) {
     return undefined
   }
 }
+
+export function areAllLayersKnown(context: ReplicaContext, vmId: VmId): boolean {
+  const chain = context.catalog.chain(vmId)
+  return disksOf(chain)
+    .flatMap((diskId) => storedLayers(context, { vmId, diskId, chain }))
+    .every(({ isKnown }) => isKnown)
+}

@@ -191,20 +191,21 @@ export class Receiver {
     const source = this.#channel.peer
     const { newestSeq } = checkOpen({ vmId, request, replica, source, self, nowMs: clock.now() })
     await claim(vmId, this)
-    await this.#keepBackfills(request.owedTops)
+    const takesBackfills = await this.#keepBackfills(request.owedTops)
     this.#state = { kind: 'open', epoch }
     const { creditBytes } = limits
     this.#answer({
       kind: 'replicaOpened',
-      body: { vmId, epoch, newestSeq, creditBytes, takesBackfills: true },
+      body: { vmId, epoch, newestSeq, creditBytes, takesBackfills },
     })
     this.#context.onOpened?.(vmId)
   }
 
-  /** What is no longer owed may be pruned. */
-  async #keepBackfills(owedTops: readonly number[]): Promise<void> {
-    await this.#context.store.keepBackfills(this.#vmId, owedTops)
+  /** What is no longer owed may be pruned. Answers whether more may be promised. */
+  async #keepBackfills(owedTops: readonly number[]): Promise<boolean> {
+    const takesBackfills = await this.#context.store.keepBackfills(this.#vmId, owedTops)
     this.#context.onBackfilled?.(this.#vmId)
+    return takesBackfills
   }
 
   async #begin(message: Extract<SourceMessage, { kind: 'deltaBegin' }>, epoch: number): Promise<void> {
