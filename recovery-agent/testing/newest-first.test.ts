@@ -65,10 +65,14 @@ test('the newest point is the first that is visible, all others that stay follow
   const before = link.bytesToTarget
   const seen: number[] = []
   await hosts.west.start()
-  await until('all points', async () => {
-    for (const seq of await pointsOf(hosts)) if (!seen.includes(seq)) seen.push(seq)
-    return seen.length === 9
-  })
+  await until(
+    'all points',
+    async () => {
+      for (const seq of await pointsOf(hosts)) if (!seen.includes(seq)) seen.push(seq)
+      return seen.length === 9
+    },
+    120_000,
+  )
   await Promise.all(copies)
   expect(seen.slice(0, 2)).toEqual([1, 9])
   await until('the end', () => hosts.east.report().owedPoints === 0)
@@ -86,7 +90,7 @@ test('the newest point is the first that is visible, all others that stay follow
   )
   const { damagedPoints } = await hosts.west.agent.store.verify({ vmId: VM, percent: 100, seed: 1 })
   expect(damagedPoints).toEqual([])
-}, 60_000)
+}, 180_000)
 
 test('new copies go first while older points are brought, and both arrive', async () => {
   await using hosts = await twoHosts()
@@ -102,7 +106,7 @@ test('new copies go first while older points are brought, and both arrive', asyn
   expect(await pointsOf(hosts)).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
   await compareAll(hosts)
   await Promise.all(copies)
-}, 60_000)
+}, 180_000)
 
 /** The process dies there: nothing of it is done any more. */
 function dyingAt(
@@ -139,7 +143,7 @@ test.each([
     await died
     await hosts.east.stop()
     await hosts.east.start()
-    await until('all points', async () => (await pointsOf(hosts)).length >= 9, 40_000)
+    await until('all points', async () => (await pointsOf(hosts)).length >= 9, 120_000)
     await compareAll(hosts)
     expect(hosts.east.events().map(({ code }) => code)).not.toContain('replication-resync')
   },
@@ -160,7 +164,7 @@ test.each([
     await died
     await hosts.west.stop()
     await hosts.west.start()
-    await until('all points', async () => (await pointsOf(hosts)).length >= 9, 40_000)
+    await until('all points', async () => (await pointsOf(hosts)).length >= 9, 120_000)
     await compareAll(hosts)
     expect(hosts.east.events().map(({ code }) => code)).not.toContain('replication-resync')
   },
@@ -178,7 +182,7 @@ test('once they have come, retention does with them what it does with any point'
   await cycles(hosts, 2)
   await until('what stays then', async () => (await pointsOf(hosts)).join() === '8,9,10,11')
   await compareAll(hosts)
-}, 60_000)
+}, 180_000)
 
 test('a synchronization that becomes due ends it, and says so', async () => {
   await using hosts = await twoHosts()
@@ -187,8 +191,8 @@ test('a synchronization that becomes due ends it, and says so', async () => {
   await hosts.west.start()
   await until('the newest', () => hosts.east.report().ackedSeq === 9 && hosts.east.report().owedPoints > 0)
   await hosts.east.agent.handlers['replication.resync']({ vmId: VM, cause: 'requested' }, never)
-  await until('the synchronization', () => hosts.east.report().ackedSeq > 9, 40_000)
+  await until('the synchronization', () => hosts.east.report().ackedSeq > 9, 120_000)
   expect(hosts.east.report().owedPoints).toBe(0)
   expect(hosts.east.events().map(({ code }) => code)).toContain('backfill-abandoned')
   await hosts.compareNewest()
-}, 90_000)
+}, 180_000)

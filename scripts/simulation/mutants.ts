@@ -252,7 +252,9 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'base-of-a-backfill-pruned',
     bug: 'a point is pruned while older ones are still to be put on it',
-    breaks: ['backfill'],
+    breaks: ['backfill', 'I3', 'I10'],
+    meets: (plan) =>
+      plans('outage')(plan) && plan.vms.some(({ policy }) => policy.retentionIntervalSeconds === 60),
     seeds: 20,
     mutations: [
       {

@@ -37,7 +37,7 @@ export function* checkTables(
   if (!clustersOfTables(layer).every((cluster) => places.take(cluster)))
     throw damaged('its tables lie outside of the file, or two of them in one place')
   for (let tableIndex = 0; tableIndex < layer.l2Clusters.length; tableIndex++) {
-    const table = readTable(layer, tableIndex)
+    const table = readOr(layer, tableIndex, damaged)
     const wrong = isKnown ? wrongBlock(context, key, { tableIndex, table }) : undefined
     if (wrong !== undefined)
       throw damaged(`its tables say something else of block ${wrong} than what was written`)
@@ -45,6 +45,19 @@ export function* checkTables(
     if (astray >= 0)
       throw damaged(`its tables place block ${tableIndex * L2_ENTRIES + astray} where it cannot be`)
     yield
+  }
+}
+
+function readOr(
+  layer: LayerTables,
+  tableIndex: number,
+  damaged: (what: string) => HotsiteError,
+): Int32Array | undefined {
+  try {
+    return readTable(layer, tableIndex)
+  } catch (error) {
+    if (!(error instanceof HotsiteError) || error.code !== 'layer-damaged') throw error
+    throw damaged(`its table ${tableIndex} is not one that was written`)
   }
 }
 

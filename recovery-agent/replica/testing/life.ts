@@ -73,6 +73,8 @@ export function lifeOf(seed: number): Life {
     (store: ReplicaStore) => store.removeOverlay(testVm, 'ov-qcow2' as OverlayId),
     sixth,
     pruneAll,
+    // What a store that lost its database has to know before it takes any.
+    (store: ReplicaStore) => void store.verify({ vmId: testVm, percent: 0, seed: 0 }),
     ...newestThenOlder,
     (store: ReplicaStore) => store.keepBackfills(testVm, []),
     pruneAll,
