@@ -47,10 +47,7 @@ function daemonSpec(layout: LabLayout, name: string): { args: readonly string[];
   return { args: [kind ?? '', '--config', join(dir, 'config.yaml')], dir, kind: kind ?? '' }
 }
 
-function openLab(
-  layout: LabLayout,
-  { agentEntry, cli = hotsiteCli }: Pick<LabOptions, 'agentEntry' | 'cli'> = {},
-): Lab {
+function openLab(layout: LabLayout, agentEntry?: string): Lab {
   const stateOf = (): LabState => {
     const state = readLabState(layout)
     if (!state)
@@ -66,7 +63,7 @@ function openLab(
   }
   return {
     layout,
-    cli: cli(layout.socket),
+    cli: hotsiteCli(layout.socket),
     admin: createClient(layout.socket),
     restart(name, env = {}) {
       const { kind, args, dir } = daemonSpec(layout, name)
@@ -101,8 +98,6 @@ export interface LabOptions {
   readonly startGuest: (layout: LabLayout) => Promise<void>
   /** Another program in place of `hotsite agent`, given the configuration file: the chaos runs have one. */
   readonly agentEntry?: string
-  /** Another way to call the command line than a process for each call. */
-  readonly cli?: (socket: string) => HotsiteCli
 }
 
 /** Brings up two sites, a coordinator, a vault and a running VM. A lab that stands there already has its dead daemons started again. */
@@ -121,7 +116,7 @@ export async function labUp(dir: string, options: LabOptions): Promise<Lab> {
   }
   makeBinDir(layout)
   if (before) await resumeGuests(layout, before)
-  const lab = openLab(layout, options)
+  const lab = openLab(layout, options.agentEntry)
   await ensureRunning(lab, 'coordinator')
   const answers = async () => !lab.isAlive('coordinator') || (await socketAnswers(layout.socket))
   if (!(await waitUntil(answers, readyTimeoutMs)) || !lab.isAlive('coordinator')) {

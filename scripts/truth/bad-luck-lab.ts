@@ -16,11 +16,17 @@ import { createGuest, findGuest, guestName, startGuest } from '../lab-kit/guest.
 import { type Lab, labDown, labUp, removeLab } from '../lab-kit/lab.ts'
 import { hotsiteEntry, isRunning, waitUntil } from '../lab-kit/processes.ts'
 import { readLabState } from '../lab-kit/state.ts'
-import { cliHere, type Said, say } from './command-line.ts'
 
 export type Vm = z.infer<typeof vmView>
 export type Point = z.infer<typeof pointView>
 export type Job = z.infer<typeof jobView>
+
+/** What a person sees of one command. */
+export interface Said {
+  readonly exitCode: number
+  readonly out: string
+  readonly err: string
+}
 
 export interface BadLuckLab extends AsyncDisposable {
   readonly lab: Lab
@@ -51,7 +57,6 @@ export async function badLuckLab(
     makeGuest: (layout) => createGuest(layout, options.diskMiB ?? 8),
     startGuest,
     agentEntry: options.agentEntry ?? agentEntry,
-    cli: cliHere,
   })
   return {
     dir,
@@ -93,11 +98,8 @@ export async function until(what: string, condition: () => boolean | Promise<boo
   expect(await waitUntil(condition, stepTimeoutMs, 100), what).toBe(true)
 }
 
-const daemonWords: readonly string[] = ['coordinator', 'provider', 'agent']
-
 /** The command line as a person calls it, without --json. */
 export function hotsite(lab: Lab, ...args: readonly string[]): Promise<Said> {
-  if (!daemonWords.includes(args[0] ?? '')) return say(lab.layout.socket, args)
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [hotsiteEntry, ...args], {
       stdio: ['ignore', 'pipe', 'pipe'],
