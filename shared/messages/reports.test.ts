@@ -29,6 +29,7 @@ const replication = {
   proof: [{ diskId: 'disk-0', sizeBytes: 1, percent: 1, provedAtMs: null, badBlocks: 0 }],
   forecast: { churnBytesPerSecond: 1, linkBytesPerSecond: 1, breachAtMs: 1 },
   catchUp: { pendingCycles: 1, sendBytes: 1, secondsLeft: 1 },
+  owedPoints: 0,
   slowedByMs: 0,
   lastCycle: null,
   totals: { changedBytes: 0, sentBytes: 0, cycles: 0 },

@@ -27,15 +27,9 @@ export function* checkTables(
   key: LayerKey,
   layer: LayerTables,
 ): Generator<void, void> {
-  const { catalog, clock } = context
-  const damaged = (what: string): HotsiteError => {
-    catalog.transaction(() => catalog.damage.addWhole(key, what, clock.now()))
-    return new HotsiteError('layer-damaged', `${layer.path} is not merged: ${what}`, { details: { ...key } })
-  }
+  const damaged = (what: string) => damagedLayer(context, { key, layer, what })
   const isKnown = areLeavesKnown(context, key)
-  const places = new Places(layer.file.sizeBytes())
-  if (!clustersOfTables(layer).every((cluster) => places.take(cluster)))
-    throw damaged('its tables lie outside of the file, or two of them in one place')
+  const places = placesOf(context, key, layer)
   for (let tableIndex = 0; tableIndex < layer.l2Clusters.length; tableIndex++) {
     const table = readOr(layer, tableIndex, damaged)
     const wrong = isKnown ? wrongBlock(context, key, { tableIndex, table }) : undefined
@@ -46,6 +40,30 @@ export function* checkTables(
       throw damaged(`its tables place block ${tableIndex * L2_ENTRIES + astray} where it cannot be`)
     yield
   }
+}
+
+/**
+ * Of the layer whose file the merge writes to, which stays: only where its tables are, for to read all of them would cost
+ * the size of the disk each time. Throws `layer-damaged`, recorded.
+ */
+export function checkPlaces(context: ReplicaContext, key: LayerKey, layer: LayerTables): void {
+  placesOf(context, key, layer)
+}
+
+/** Those of the tables taken. */
+function placesOf(context: ReplicaContext, key: LayerKey, layer: LayerTables): Places {
+  const places = new Places(layer.file.sizeBytes())
+  if (clustersOfTables(layer).every((cluster) => places.take(cluster))) return places
+  const what = 'its tables lie outside of the file, or two of them in one place'
+  throw damagedLayer(context, { key, layer, what })
+}
+
+function damagedLayer(
+  { catalog, clock }: ReplicaContext,
+  { key, layer, what }: { key: LayerKey; layer: LayerTables; what: string },
+): HotsiteError {
+  catalog.transaction(() => catalog.damage.addWhole(key, what, clock.now()))
+  return new HotsiteError('layer-damaged', `${layer.path} is not merged: ${what}`, { details: { ...key } })
 }
 
 function readOr(

@@ -26,7 +26,7 @@ import { saveChangedCopies } from '../catalog/catalog-copy.ts'
 import type { ReplicaContext } from '../context.ts'
 import { layerName } from '../names.ts'
 import { sweep } from '../sweep.ts'
-import { blockCheck, checkTables } from './merge-check.ts'
+import { blockCheck, checkPlaces, checkTables } from './merge-check.ts'
 import { mergeLayerLeaves } from './merge-leaves.ts'
 import { hasBacking, type MergeRun } from './merge-run.ts'
 
@@ -162,6 +162,8 @@ function* checkRun(context: ReplicaContext, vmId: VmId, run: MergeRun): Generato
         for (const _ of checkTables(context, { vmId, diskId, seq: layer.seq }, layer))
           yield { copiedBytes: 0 }
       }
+      const lowest = layers.at(-1)
+      if (lowest) checkPlaces(context, { vmId, diskId, seq: lowest.seq }, lowest)
     } finally {
       for (const { file } of layers) file.close()
     }
