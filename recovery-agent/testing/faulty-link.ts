@@ -10,6 +10,8 @@ export interface FaultyLink extends AsyncDisposable {
   setStalled(stalled: boolean): void
   /** One bit of the next bytes is flipped. */
   flipNextBit(): void
+  /** From the next bytes on, towards the target. */
+  setBytesPerSecond(rate: number): void
 }
 
 export async function openFaultyLink(
@@ -21,8 +23,9 @@ export async function openFaultyLink(
   let stalled = false
   let flip = false
   let bytesToTarget = 0
+  let rateToTarget = bytesPerSecond
 
-  const relay = (from: Socket, to: Socket, rate: number, count: (bytes: number) => void): void => {
+  const relay = (from: Socket, to: Socket, rate: () => number, count: (bytes: number) => void): void => {
     sockets.add(from)
     let dueMs = 0
     from.on('data', (data) => {
@@ -32,7 +35,7 @@ export async function openFaultyLink(
         data[index] = (data[index] ?? 0) ^ 1
       }
       count(data.length)
-      dueMs = Math.max(dueMs, performance.now()) + (data.length * 1000) / rate
+      dueMs = Math.max(dueMs, performance.now()) + (data.length * 1000) / rate()
       if (dueMs > performance.now() + 1) {
         from.pause()
         setTimeout(() => {
@@ -55,10 +58,20 @@ export async function openFaultyLink(
   }
   const server = createServer((near) => {
     const far = connect(targetPort, '127.0.0.1')
-    relay(near, far, bytesPerSecond, (bytes) => {
-      bytesToTarget += bytes
-    })
-    relay(far, near, Number.POSITIVE_INFINITY, () => {})
+    relay(
+      near,
+      far,
+      () => rateToTarget,
+      (bytes) => {
+        bytesToTarget += bytes
+      },
+    )
+    relay(
+      far,
+      near,
+      () => Number.POSITIVE_INFINITY,
+      () => {},
+    )
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const cut = () => {
@@ -78,6 +91,9 @@ export async function openFaultyLink(
     },
     flipNextBit() {
       flip = true
+    },
+    setBytesPerSecond(rate) {
+      rateToTarget = rate
     },
     async [Symbol.asyncDispose]() {
       cut()

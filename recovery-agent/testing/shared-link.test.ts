@@ -36,7 +36,7 @@ test('on a slow link a huge delta starves nobody: small VMs go on copying, and a
       },
     },
   })
-  await using link = await openFaultyLink(hosts.west.agent.listen.port, { bytesPerSecond: 4 * MiB })
+  await using link = await openFaultyLink(hosts.west.agent.listen.port, { bytesPerSecond: 8 * MiB })
   const policy = { compression: false }
   const huge = await protectOther(hosts, { name: 'huge', diskBytes: 64 * MiB, via: link.port, policy })
   const small = await Promise.all(
@@ -46,6 +46,7 @@ test('on a slow link a huge delta starves nobody: small VMs go on copying, and a
   )
   for (const vm of [huge, ...small]) await until('the first points', () => vm.report().ackedSeq >= 1)
 
+  link.setBytesPerSecond(2 * MiB)
   huge.fill(60 * 16)
   const before = link.bytesToTarget
   let hugeDone = false
@@ -58,12 +59,13 @@ test('on a slow link a huge delta starves nobody: small VMs go on copying, and a
     for (const vm of small) vm.fill(2)
     await Promise.all(small.map((vm) => vm.copyNow()))
   }
-  // Nine copies of 128 KiB, beside 60 MiB that take 15 s alone.
+  // Nine copies of 128 KiB, beside 60 MiB that take half a minute alone.
   expect(hugeDone).toBe(false)
-  // The kernel holds some megabytes of bulk that nothing can overtake: about a second of this link, not fifteen.
-  expect(slowestMs).toBeLessThan(5_000)
+  // The kernel holds some megabytes of bulk that nothing can overtake: seconds of this link, not thirty.
+  expect(slowestMs).toBeLessThan(12_000)
+  link.setBytesPerSecond(Number.POSITIVE_INFINITY)
   await bulk
-}, 90_000)
+}, 120_000)
 
 test('while bulk waits at the throttle, other VMs do not notice, and a new rate counts for the batch that waits', async () => {
   await using hosts = await twoHosts()

@@ -18,9 +18,9 @@ export const mutants: Readonly<Record<'I2' | 'I3', readonly Mutation[]>> = {
   I3: [
     {
       file: 'recovery-agent/replica/receiving/receiving-disk.ts',
-      find: 'const whole = blocks.map((block, i) => this.#checked(block, blockIndexes[i]))',
+      find: 'const whole = blocks.map((block, i) => this.#whole(block, blockIndexes[i]))',
       replace: `const whole = blocks.map((block, i) => {
-      const spoiled = this.#checked(block, blockIndexes[i])
+      const spoiled = this.#whole(block, blockIndexes[i])
       if (!spoiled || Math.random() > 0.05) return spoiled
       const copy = Buffer.from(spoiled)
       copy.writeUInt8(copy.readUInt8(100) ^ 1, 100)
