@@ -65,6 +65,8 @@ export function rebuildReplica(context: ReplicaContext, copy: CatalogCopy): void
   if (!isSigned) log.warn('replica.copy-differs-from-manifests', { vmId: id })
   catalog.transaction(() => {
     catalog.removeRows(id)
+    // Those of disks that came after the copy too: a synchronization would take them for blocks it need not send.
+    for (const tree of catalog.leaves.names()) if (tree.startsWith(`${id}/`)) catalog.leaves.truncate(tree, 0)
     catalog.putReplica(replica)
     for (const { member, manifest, suspect } of chain) {
       catalog.addToChain(id, member, manifest)
@@ -111,7 +113,6 @@ function rebuildTree(
 ): void {
   const { catalog, files, log, paths } = context
   const name = treeOf(id, disk.diskId)
-  catalog.transaction(() => catalog.leaves.truncate(name, 0))
   const tree = new PendingTree(catalog.leaves, name)
   const flush = () => catalog.transaction(() => tree.flush())
   const buffer = Buffer.allocUnsafe(16 * CLUSTER_BYTES)
