@@ -25,7 +25,13 @@ export async function openFaultyLink(
   let bytesToTarget = 0
   let rateToTarget = bytesPerSecond
 
-  const relay = (from: Socket, to: Socket, rate: () => number, count: (bytes: number) => void): void => {
+  const asFastAsItGoes = () => Number.POSITIVE_INFINITY
+  const relay = (
+    from: Socket,
+    to: Socket,
+    rate = asFastAsItGoes,
+    count: (bytes: number) => void = () => {},
+  ): void => {
     sockets.add(from)
     let dueMs = 0
     from.on('data', (data) => {
@@ -58,20 +64,11 @@ export async function openFaultyLink(
   }
   const server = createServer((near) => {
     const far = connect(targetPort, '127.0.0.1')
-    relay(
-      near,
-      far,
-      () => rateToTarget,
-      (bytes) => {
-        bytesToTarget += bytes
-      },
-    )
-    relay(
-      far,
-      near,
-      () => Number.POSITIVE_INFINITY,
-      () => {},
-    )
+    const toTarget = (bytes: number) => {
+      bytesToTarget += bytes
+    }
+    relay(near, far, () => rateToTarget, toTarget)
+    relay(far, near)
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const cut = () => {

@@ -133,6 +133,30 @@ describe.skipIf(!hasTool('qemu-img'))('a replica store that lost its database', 
     again[Symbol.dispose]()
   })
 
+  it('knows nothing of a disk that came after the copy: its blocks have to come again', () => {
+    const { vm, store } = filled(2)
+    const olderCopy = readFileSync(copyPath())
+    const diskId = 'disk-2' as DiskId
+    vm.addDisk(diskId, 4 * 65_536)
+    vm.set(diskId, 2, Buffer.alloc(65_536, 'hotsite'))
+    replicate(store, vm.capture())
+    const leaves = (of: typeof store) =>
+      of.treeNodes({ vmId: testVm, diskId, level: 0 as const, first: 0, count: 4 })
+    const nothing = Buffer.alloc(4 * 32)
+    expect(leaves(store)).not.toEqual(nothing)
+    store[Symbol.dispose]()
+    writeFileSync(copyPath(), olderCopy)
+    const db = new Database(join(dir.path, 'replica.db'))
+    db.exec("UPDATE replicas SET source_server_id = 'somebody'")
+    db.close()
+
+    const again = open()
+    again.recover()
+    expect(again.points(testVm).map(({ seq }) => seq)).toEqual([1, 2])
+    expect(leaves(again)).toEqual(nothing)
+    again[Symbol.dispose]()
+  })
+
   it('believes no copy with a flipped bit, and takes nothing of that replica away', () => {
     const { store } = filled(3)
     store[Symbol.dispose]()

@@ -3,8 +3,8 @@
  * a rotten block stays known as damaged whatever happens; but the file it could have been healed in goes.
  *
  *   before   the tables of every layer that will go say exactly what was written, and give each block a cluster of its own
- *            inside the file, for the merge writes to these; otherwise it does not begin, the layer is damaged as a whole,
- *            and healing comes first
+ *            inside the file; those of the layer that stays, whose file the merge writes to, lie in places of their own
+ *            inside of it; otherwise the merge does not begin, the layer is damaged as a whole, and healing comes first
  *   during   each block that is copied has its leaf; otherwise it is copied as it is and recorded as damaged
  */
 import { BLOCK_BYTES } from '#shared/blocks/block.ts'

@@ -5,6 +5,9 @@ import { seededRng } from '#shared/rng.ts'
 import { StoreFixture } from '../testing/fixture.ts'
 import { ModelVm, prepareReplica, testVm } from '../testing/model-vm.ts'
 
+/** Where a qcow2 header says where the refcount table is. */
+const REFCOUNT_TABLE_OFFSET = 48
+
 it('a refcount table that leads out of the file a merge would write to is healed before, and then it is merged', () => {
   using fixture = new StoreFixture()
   const vm = new ModelVm(seededRng(5), { 'disk-0': 40 * 65_536 })
@@ -15,9 +18,10 @@ it('a refcount table that leads out of the file a merge would write to is healed
   }
   const fd = openSync(join(fixture.dir, 'replicas', testVm, 'disk-0', '1-000000000001.qcow2'), 'r+')
   const place = Buffer.alloc(8)
-  readSync(fd, place, 0, 8, 48)
+  readSync(fd, place, 0, 8, REFCOUNT_TABLE_OFFSET)
   const table = Number(place.readBigUInt64BE())
   readSync(fd, place, 0, 8, table)
+  // 16 TiB further.
   place.writeUInt8(place.readUInt8(2) ^ 0x10, 2)
   writeSync(fd, place, 0, 8, table)
   closeSync(fd)
