@@ -12,7 +12,8 @@ export interface SnapshotDisk {
   readonly diskId: DiskId
   readonly sizeBytes: number
   /**
-   * tracked: only these extents may differ from the last released base.
+   * tracked: only these extents may differ from the last released base. Of a disk that shrank and grew again since, what
+   * was cut off is among them; a driver that cannot know that says scan. What a new size alone does, callers see themselves.
    * scan: no tracker, or one that is lost or doubtful (`reason`); compare with the stored leaves.
    */
   readonly changes:

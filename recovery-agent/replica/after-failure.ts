@@ -2,14 +2,26 @@ import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import { catalogFileDamage } from './catalog/open-catalog.ts'
 import { repairCatalog } from './catalog/repair-catalog.ts'
 import { type ReplicaContext, storeError } from './context.ts'
+import { forgetDamagedLeaves } from './healing/forget-leaves.ts'
 import { restoreTreeAfter } from './healing/restore-tree.ts'
 
 /**
  * What can be made good before the next attempt: a hash tree from the leaves of the layers, rows from the copy beside
- * them. Answers the error to give to whoever asked. Never throws.
+ * them; leaves that are damaged go, and are learned from the file. Answers the error to give to whoever asked. Never throws.
  */
 export function afterFailure(context: ReplicaContext, error: unknown): unknown {
   restoreTreeAfter(context, error)
-  if (error instanceof HotsiteError && error.code === 'catalog-damaged') repairCatalog(context)
+  if (error instanceof HotsiteError && error.code === 'catalog-damaged') {
+    forgetLeaves(context, error)
+    repairCatalog(context)
+  }
   return catalogFileDamage(context.paths.database, error) ?? storeError(context, error)
+}
+
+function forgetLeaves(context: ReplicaContext, error: unknown): void {
+  try {
+    forgetDamagedLeaves(context, error)
+  } catch (failure) {
+    context.log.error('replica.leaves-not-forgotten', { error: failure })
+  }
 }

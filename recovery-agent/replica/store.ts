@@ -148,7 +148,7 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
   }
 
   raiseEpoch(vmId: VmId, epoch: number): ReplicaState {
-    return this.#attempt(() => {
+    return this.#attemptAgain(() => {
       const replica = replicaOrThrow(this.#context, vmId)
       refuseOlderEpoch(replica, epoch)
       if (epoch > replica.epoch) {
@@ -369,6 +369,16 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
       return result
     } catch (error) {
       throw afterFailure(this.#context, error)
+    }
+  }
+
+  /** A failover does not wait for somebody to ask again because a row was damaged that has been made good since. */
+  #attemptAgain<T>(work: () => T): T {
+    try {
+      return this.#attempt(work)
+    } catch (error) {
+      if (!(error instanceof HotsiteError) || error.code !== 'catalog-damaged') throw error
+      return this.#attempt(work)
     }
   }
 

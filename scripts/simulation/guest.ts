@@ -22,6 +22,8 @@ interface GuestDisk {
   touched: Map<number, number>
   /** The same of its writes alone: a tracker does not see what a new size does. */
   written: Map<number, number>
+  /** Each time it got smaller: at which change, and to what. */
+  readonly shrinks: { readonly change: number; readonly sizeBytes: number }[]
 }
 
 /** The disks of a guest at one instant. */
@@ -81,6 +83,7 @@ export class Guest {
       blocks: new Map(),
       touched: new Map(),
       written: new Map(),
+      shrinks: [],
     })
     this.#change++
     return id
@@ -88,7 +91,8 @@ export class Guest {
 
   /** The image of another site becomes a disk here. */
   adopt(image: DiskImage): void {
-    this.#disks.push({ ...image, blocks: new Map(image.blocks), touched: new Map(), written: new Map() })
+    const blocks = new Map(image.blocks)
+    this.#disks.push({ ...image, blocks, touched: new Map(), written: new Map(), shrinks: [] })
     this.#lastDiskNumber = Math.max(this.#lastDiskNumber, Number(image.diskId.slice(1)) + 1)
     this.#change++
     const disk = this.#disks.at(-1)
@@ -116,6 +120,7 @@ export class Guest {
       kept.fill(0, sizeBytes % BLOCK_BYTES)
       this.#set(found, last, kept)
     }
+    if (sizeBytes < found.sizeBytes) found.shrinks.push({ change: this.#change, sizeBytes })
     found.sizeBytes = sizeBytes
   }
 
@@ -169,10 +174,16 @@ export class Guest {
     return count
   }
 
-  /** What a tracker would say. */
+  /** What a tracker would say: what was written, and what was cut off since where the disk may have grown again. */
   writtenBlocks(disk: DiskId, change: number): number[] {
     const found = this.#disks.find(({ diskId: id }) => id === disk)
-    return [...(found?.written ?? [])].flatMap(([index, at]) => (at > change ? [index] : []))
+    if (!found) return []
+    const shrinks = found.shrinks.filter((shrink) => shrink.change > change)
+    const isCut = (index: number) =>
+      shrinks.some(({ sizeBytes }) => index >= Math.floor(sizeBytes / BLOCK_BYTES))
+    return [...found.touched].flatMap(([index, at]) =>
+      at > change && (isCut(index) || (found.written.get(index) ?? 0) > change) ? [index] : [],
+    )
   }
 
   /** Undefined: it reads as zeros and nothing is allocated there. */

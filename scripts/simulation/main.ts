@@ -1,5 +1,5 @@
 /** ./scripts/simulate: seeded histories of the real engine, each judged by what its guests' disks were. */
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
 import { copyForMutants } from './break.ts'
@@ -8,6 +8,9 @@ import { mutantCalled, mutants } from './mutants.ts'
 import { planHistory } from './plan.ts'
 import { summaryOf, textOf } from './report.ts'
 import { crashNames } from './world.ts'
+
+/** In one process, one after the other. */
+const BATCH_HISTORIES = 50
 
 const help = `./scripts/simulate [--seeds N] [--seed S] [--from S] [--break NAME|all] [--json] [--plan] [--trace] [--processes N]
 
@@ -32,8 +35,8 @@ const { values } = parseArgs({
     processes: { type: 'string', default: '2' },
     /** Seeds, comma separated. */
     list: { type: 'string' },
-    /** Of one of the processes: every so manieth seed, a line of JSON each. */
-    part: { type: 'string' },
+    /** One of the processes: a line of JSON for each history. */
+    lines: { type: 'boolean', default: false },
     /** End with the first violation. */
     'until-violation': { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
@@ -52,15 +55,12 @@ async function main(): Promise<void> {
     for (const seed of seedsOf())
       process.stdout.write(`${JSON.stringify(planHistory(seed, crashNames), null, 2)}\n`)
   else if (values.break !== undefined) breakOnPurpose(values.break)
-  else if (values.part !== undefined) await runPart(values.part)
+  else if (values.lines) await runLines()
   else await runAll()
 }
 
-/** `part`: "1/2" runs the seeds at positions 0, 2, 4 … */
-async function runPart(part: string): Promise<void> {
-  const [number = 1, of = 1] = part.split('/').map(Number)
-  for (const [i, seed] of seedsOf().entries()) {
-    if (i % of !== number - 1) continue
+async function runLines(): Promise<void> {
+  for (const seed of seedsOf()) {
     const report = await runHistory({ seed })
     process.stdout.write(`${JSON.stringify(report)}\n`)
     if (values['until-violation'] && report.violations.length > 0) return
@@ -85,25 +85,38 @@ function runHere(seed: number): Promise<HistoryReport> {
   return runHistory(values.trace ? { seed, trace } : { seed })
 }
 
-/** Histories do not know of each other: as many processes as there are processors. */
+/**
+ * Histories do not know of each other: as many processes as there are processors. Each runs a few and ends: lives that
+ * were killed leave promises that nobody settles, and what hangs on these stays in memory.
+ */
 async function spread(processes: number): Promise<HistoryReport[]> {
   const reports: HistoryReport[] = []
-  const children = Array.from({ length: processes }, (_, i) =>
-    spawn(process.execPath, [...process.argv.slice(1), '--part', `${i + 1}/${processes}`], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    }),
-  )
-  await Promise.all(
-    children.map(async (child) => {
+  const waiting = batchesOf(seedsOf(), processes)
+  const running = new Set<ChildProcess>()
+  const isOver = () => values['until-violation'] && reports.some(({ violations }) => violations.length > 0)
+  const work = async (): Promise<void> => {
+    for (let batch = waiting.shift(); batch && !isOver(); batch = waiting.shift()) {
+      const child = spawn(process.execPath, [...process.argv.slice(1), '--lines', '--list', batch.join()], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      })
+      running.add(child)
       for await (const line of createInterface({ input: child.stdout })) {
-        const report = JSON.parse(line) as HistoryReport
-        reports.push(report)
-        if (report.violations.length > 0 && values['until-violation'])
-          for (const other of children) other.kill()
+        reports.push(JSON.parse(line) as HistoryReport)
+        if (isOver()) for (const other of running) other.kill()
       }
-    }),
-  )
+      running.delete(child)
+    }
+  }
+  await Promise.all(Array.from({ length: processes }, work))
   return reports.sort((a, b) => a.seed - b.seed)
+}
+
+/** Of neighbouring seeds; every process has some. */
+function batchesOf(seeds: readonly number[], processes: number): number[][] {
+  const size = Math.min(BATCH_HISTORIES, Math.ceil(seeds.length / processes))
+  return Array.from({ length: Math.ceil(seeds.length / size) }, (_, i) =>
+    seeds.slice(i * size, (i + 1) * size),
+  )
 }
 
 /** The histories themselves must be able to fail: a check that passes on a broken engine checks nothing. */

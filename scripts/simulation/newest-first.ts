@@ -14,7 +14,10 @@ const begun = new WeakMap<ProtectedVm, string>()
 /** A delta that was sealed less than so long ago may be too new to be known to whoever sends. */
 const JUST_SEALED_MS = 2_000
 
-/** At the moment something is chosen to be sent: it is the newest, unless the disks changed their layout in between. */
+/**
+ * At the moment something is chosen to be sent: it is the newest, unless the disks changed their layout in between, or the
+ * target cannot take older points now because it does not know what its layers hold.
+ */
 export async function judgedOrder(
   world: WatchedWorld,
   vm: ProtectedVm,
@@ -44,7 +47,7 @@ async function judgeChoice(
   { engine, lastSeq }: { readonly engine: CaptureEngine; readonly lastSeq: number },
 ): Promise<void> {
   const state = await engine.state(vm.vmId)
-  if (!state || state.needsSync !== null || vm.source.skewMs !== 0) return
+  if (!state || state.needsSync !== null || vm.source.skewMs !== 0 || !vm.takesBackfills) return
   const waiting = (await engine.pendingDeltas(vm.vmId)).filter(
     ({ seq, capturedAtMs }) => seq <= lastSeq || capturedAtMs - START_MS < scheduler.nowMs - JUST_SEALED_MS,
   )
@@ -72,7 +75,11 @@ export function judgeOwed(world: WatchedWorld, vm: ProtectedVm, now: SourceVmSta
   const there = new Set(listed.map(pointName))
   const kept = new Set(
     keptPoints(
-      [...known.filter((point) => !gone.some((one) => pointName(one) === pointName(point))), ...gone],
+      [
+        ...known.filter((point) => !gone.some((one) => pointName(one) === pointName(point))),
+        ...gone,
+        ...now.owed.flatMap(({ points }) => points),
+      ],
       vm.policy,
     ).map(pointName),
   )

@@ -42,6 +42,7 @@ export function defineVm(world: World, plan: VmPlan, seed: number): ProtectedVm 
     dropped: new Set(),
     expectedCauses: new Map(),
     ackedSeq: 0,
+    takesBackfills: true,
     owed: [],
     rot: 'none',
     fencedPoints: undefined,
@@ -52,6 +53,8 @@ export function defineVm(world: World, plan: VmPlan, seed: number): ProtectedVm 
 
 export async function protectVm(world: World, vm: ProtectedVm, cause: 'initial' | 'reversed'): Promise<void> {
   const { vmId: id, epoch, policy, source, target } = vm
+  // Also when the order to the source comes before that to the target.
+  expectCause(vm, cause)
   if (cause === 'initial') {
     const disks = vm.guest.disks.map(({ diskId, sizeBytes }, index) => ({
       diskId,
@@ -67,7 +70,6 @@ export async function protectVm(world: World, vm: ProtectedVm, cause: 'initial' 
       policy,
     })
   }
-  expectCause(vm, cause)
   await startVm(world, vm, cause)
 }
 

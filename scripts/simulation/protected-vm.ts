@@ -26,6 +26,8 @@ export interface ProtectedVm {
   readonly expectedCauses: Map<ResyncCause, number>
   /** Highest seq that was acknowledged at the source, in this epoch. */
   ackedSeq: number
+  /** What the target last said about whether points can be put below newer ones. */
+  takesBackfills: boolean
   /** What the source last said that it still owes the target. */
   owed: readonly OwedRange[]
   /**

@@ -133,6 +133,10 @@ function judgedSession(
   const bases = truth.signed(vm.vmId, { epoch: vm.epoch, seq: newestSeq })
   const since =
     newestSeq > 0 && bases.length > 0 ? Math.min(...bases.map(({ instant }) => instant.change)) : 0
+  const badBlocks = () =>
+    vm.target.parts?.store.proof(vm.vmId).reduce((sum, disk) => sum + disk.badBlocks, 0) ?? 0
+  // What the target is known to have lost travels as well.
+  let lost = badBlocks()
   let sent = 0
   note(`${vm.vmId} synchronizes ${session.seq} on ${newestSeq}`)
   return looked(session, async (name, _args, run) => {
@@ -143,7 +147,8 @@ function judgedSession(
     if (name !== 'manifest') return result
     note(`${vm.vmId} synchronization ${session.seq} sent ${sent} blocks`)
     const all = session.disks.reduce((sum, { sizeBytes }) => sum + blockCountOf(sizeBytes), 0)
-    const bound = since > 0 ? vm.guest.touchedSince(since) : all
+    lost = Math.max(lost, badBlocks())
+    const bound = since > 0 ? vm.guest.touchedSince(since) + lost : all
     if (sent > bound)
       truth.violate(
         'I7',
@@ -158,9 +163,11 @@ export function watchedStore(
   store: ReplicaStore & Disposable,
 ): ReplicaStore & Disposable {
   return looked(store, (name, args, run) => {
-    const vm = name === 'prune' ? world.vm(args[0] as VmId) : undefined
-    if (vm) noteDroppable(vm, store)
-    return run()
+    const vm = name === 'prune' || name === 'keepBackfills' ? world.vm(args[0] as VmId) : undefined
+    if (vm && name === 'prune') noteDroppable(vm, store)
+    const result = run()
+    if (vm && name === 'keepBackfills') vm.takesBackfills = result as boolean
+    return result
   })
 }
 

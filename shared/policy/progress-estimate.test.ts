@@ -78,7 +78,8 @@ test('whatever comes in, the answer is null or a number that is not negative', (
 })
 
 test('at a steady speed with noise it is right within a third once a tenth is done, and follows a link that changes', () => {
-  const noises = fc.array(fc.double({ min: 0.2, max: 3, noNaN: true }), { minLength: 20, maxLength: 20 })
+  // A window of one and a half periods, the half of it as slow as can be, is wrong by a quarter.
+  const noises = fc.array(fc.double({ min: 0.5, max: 2, noNaN: true }), { minLength: 20, maxLength: 20 })
   fc.assert(
     fc.property(
       fc.double({ min: 1e3, max: 1e9, noNaN: true }),

@@ -84,15 +84,31 @@ describe('rows that were read before', () => {
     expect(fixture.store.get(testVm)?.newestSeq).toBe(3)
   })
 
-  it('a question about damaged rows is refused, and they are made good; nobody else is left out', () => {
+  it('a fence falls whatever is damaged, and nobody is left out', () => {
     fixture.reopen()
     turn("DELETE FROM catalog_sums WHERE kind = 'chain'")
-    // A change of another kind of rows, so that all are read anew.
     fixture.store.raiseEpoch(testVm, 2)
     expect(fixture.store.list().map(({ vmId, epoch }) => [vmId, epoch])).toEqual([[testVm, 2]])
     turn('UPDATE replicas SET epoch = 1')
     expect(fixture.store.list().map(({ epoch }) => epoch)).toEqual([2])
-    expect(() => fixture.store.raiseEpoch(testVm, 3)).toThrow(/are not what was written/)
     expect(fixture.store.raiseEpoch(testVm, 3)).toMatchObject({ epoch: 3, newestSeq: 2 })
   })
+
+  it.each([
+    ['replica', 'UPDATE replicas SET epoch = epoch + 1'],
+    ['overlays', "INSERT INTO catalog_sums VALUES ('vm-1', 'overlays', 5)"],
+    ['sum', "DELETE FROM catalog_sums WHERE kind = 'replica'"],
+  ])(
+    'no change is made beside damaged rows of another kind (%s): the copy knows nothing of it, and takes their place',
+    (_kind, damage) => {
+      turn(damage)
+      expect(() => fixture.store.pin(testVm, { epoch: 1, seq: 1 }, true)).toThrow(/are not what was written/)
+      fixture.store.pin(testVm, { epoch: 1, seq: 1 }, true)
+      fixture.reopen()
+      expect(fixture.store.points(testVm).map(({ seq, pinned }) => [seq, pinned])).toEqual([
+        [1, true],
+        [2, false],
+      ])
+    },
+  )
 })

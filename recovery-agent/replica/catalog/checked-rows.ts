@@ -12,7 +12,7 @@ export class CheckedRows {
   readonly #sums: CatalogSums
   readonly #known = new Map<string, unknown>()
   /** What the open transaction changed: its checksum is written with the commit, its rows are nobody's memory until then. */
-  #changed: Map<string, { readonly vmId: VmId; readonly kind: SumKind }> | undefined
+  #changed: Map<VmId, Set<SumKind>> | undefined
 
   constructor(db: Sqlite, sums: CatalogSums) {
     this.#db = db
@@ -22,38 +22,45 @@ export class CheckedRows {
   /** Throws `catalog-damaged`. The answer is shared: nobody alters it. */
   read<T>(vmId: VmId, kind: SumKind, made: (rows: CoveredRows) => T): T {
     const key = keyOf(vmId, kind)
-    if (this.#changed?.has(key)) return made(this.#sums.rows(vmId, kind))
+    if (this.#changed?.get(vmId)?.has(kind)) return made(this.#sums.rows(vmId, kind))
     if (this.#known.has(key)) return this.#known.get(key) as T
     const value = made(this.#sums.ensure(vmId, kind))
     this.#known.set(key, value)
     return value
   }
 
-  /** Rows and checksum in one transaction. What is damaged is not made good by it: throws `catalog-damaged` instead. */
+  /**
+   * Rows and checksum in one transaction. What is damaged is not made good by it: throws `catalog-damaged` instead, also
+   * when it is another kind of the VM's rows. Committed, the change would be in no copy yet (catalog-copy.ts), and lost
+   * when the copy takes the place of the damaged rows.
+   */
   change(vmId: VmId, kind: SumKind, work: () => void): void {
     const changed = this.#changed
     if (!changed) {
       this.transaction(() => this.change(vmId, kind, work))
       return
     }
-    const key = keyOf(vmId, kind)
-    if (!changed.has(key)) {
-      this.#sums.ensure(vmId, kind)
-      changed.set(key, { vmId, kind })
-      this.#known.delete(key)
-    }
+    const kinds = changed.get(vmId) ?? this.#soundKinds(vmId)
+    changed.set(vmId, kinds.add(kind))
+    this.#known.delete(keyOf(vmId, kind))
     work()
+  }
+
+  /** None is changed yet; each was held against its checksum. */
+  #soundKinds(vmId: VmId): Set<SumKind> {
+    for (const kind of sumKinds) this.#sums.ensure(vmId, kind)
+    return new Set()
   }
 
   transaction<T>(work: () => T): T {
     if (this.#changed) return this.#db.transaction(work)()
-    const changed = new Map<string, { readonly vmId: VmId; readonly kind: SumKind }>()
+    const changed = new Map<VmId, Set<SumKind>>()
     this.#changed = changed
     try {
       return this.#db
         .transaction(() => {
           const result = work()
-          for (const { vmId, kind } of changed.values()) this.#sums.update(vmId, kind)
+          for (const [vmId, kinds] of changed) for (const kind of kinds) this.#sums.update(vmId, kind)
           return result
         })
         .immediate()

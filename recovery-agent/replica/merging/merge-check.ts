@@ -3,8 +3,9 @@
  * a rotten block stays known as damaged whatever happens; but the file it could have been healed in goes.
  *
  *   before   the tables of every layer that will go say exactly what was written, and give each block a cluster of its own
- *            inside the file; those of the layer that stays, whose file the merge writes to, lie in places of their own
- *            inside of it; otherwise the merge does not begin, the layer is damaged as a whole, and healing comes first
+ *            inside the file; so do those of the layer that stays, whose file the merge writes to: a cluster that its
+ *            tables name no more would be given to another block. Otherwise the merge does not begin, the layer is
+ *            damaged as a whole, and healing comes first
  *   during   each block that is copied has its leaf; otherwise it is copied as it is and recorded as damaged
  */
 import { BLOCK_BYTES } from '#shared/blocks/block.ts'
@@ -21,18 +22,22 @@ import type { ReplicaContext } from '../context.ts'
 
 const GROUPS_PER_TABLE = L2_ENTRIES / GROUP_CHILDREN
 
-/** Throws `layer-damaged`, recorded. A step for each table. */
+/**
+ * `isCompared`: tables, by index, that are held against the stored leaves. Throws `layer-damaged`, recorded. A step for
+ * each table.
+ */
 export function* checkTables(
   context: ReplicaContext,
-  key: LayerKey,
-  layer: LayerTables,
+  { key, layer }: { readonly key: LayerKey; readonly layer: LayerTables },
+  isCompared: (tableIndex: number) => boolean = () => true,
 ): Generator<void, void> {
   const damaged = (what: string) => damagedLayer(context, { key, layer, what })
   const isKnown = areLeavesKnown(context, key)
   const places = placesOf(context, key, layer)
   for (let tableIndex = 0; tableIndex < layer.l2Clusters.length; tableIndex++) {
     const table = readOr(layer, tableIndex, damaged)
-    const wrong = isKnown ? wrongBlock(context, key, { tableIndex, table }) : undefined
+    const wrong =
+      isKnown && isCompared(tableIndex) ? wrongBlock(context, key, { tableIndex, table }) : undefined
     if (wrong !== undefined)
       throw damaged(`its tables say something else of block ${wrong} than what was written`)
     const astray = table?.findIndex((state) => state > 0 && !places.take(state)) ?? -1
@@ -42,20 +47,19 @@ export function* checkTables(
   }
 }
 
-/**
- * Of the layer whose file the merge writes to, which stays: only where its tables are, for to read all of them would cost
- * the size of the disk each time. Throws `layer-damaged`, recorded.
- */
-export function checkPlaces(context: ReplicaContext, key: LayerKey, layer: LayerTables): void {
-  placesOf(context, key, layer)
-}
-
 /** Those of the tables taken. */
 function placesOf(context: ReplicaContext, key: LayerKey, layer: LayerTables): Places {
   const places = new Places(layer.file.sizeBytes())
   if (clustersOfTables(layer).every((cluster) => places.take(cluster))) return places
   const what = 'its tables lie outside of the file, or two of them in one place'
   throw damagedLayer(context, { key, layer, what })
+}
+
+/** A layer whose header or tables say nothing is recorded as damaged as a whole. Answers the error to throw. */
+export function unreadableLayer({ catalog, clock }: ReplicaContext, key: LayerKey, error: unknown): unknown {
+  if (error instanceof HotsiteError && error.code === 'layer-damaged')
+    catalog.transaction(() => catalog.damage.addWhole(key, error.message, clock.now()))
+  return error
 }
 
 function damagedLayer(

@@ -8,6 +8,7 @@ import type { DiskId, VmId } from '#shared/ids.ts'
 import { readStoredManifest } from '#shared/trust/point-manifest.ts'
 import type { ChainPoint } from '../catalog/chain.ts'
 import type { ReplicaContext } from '../context.ts'
+import { forgetDamagedLeaves } from '../healing/forget-leaves.ts'
 import { dataRunsOf, type OpenLayer, openStored, readRun, runMemory } from './check-layer.ts'
 import { learnLayer } from './learn-layer.ts'
 import { groupsAtPoint, RootProof } from './prove-root.ts'
@@ -43,8 +44,12 @@ export function* provePoint(context: ReplicaContext, request: ProveDisk): Genera
       if (why !== null && unknown.isSameFile()) return recordWhole(context, unknown, why)
       continue
     }
-    const outcome = yield* proveLayers(context, request, layers)
-    if (outcome !== 'changed') return outcome
+    try {
+      const outcome = yield* proveLayers(context, request, layers)
+      if (outcome !== 'changed') return outcome
+    } catch (error) {
+      if (!forgetDamagedLeaves(context, error)) throw error
+    }
   }
   throw new HotsiteError('point-in-use', `the layers of ${request.vmId} change faster than they are read`)
 }
