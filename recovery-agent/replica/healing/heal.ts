@@ -2,6 +2,8 @@
  * What a target can heal with what it has: files get their names back, and layers whose tables, size or name are wrong
  * are written anew from their own clusters. What then is missing are single blocks, which the source may have.
  */
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import { type LayerTables, readTable } from '#shared/formats/qcow2/layer-reader.ts'
 import type { VmId } from '#shared/ids.ts'
 import type { ReplicaContext } from '../context.ts'
 import { openStored } from '../proof/check-layer.ts'
@@ -22,7 +24,7 @@ export function* healLocally(
   yield* restoreNames(context, vmId, damaged)
   for (const stored of wholeDamaged(context, vmId)) {
     if (yield* isSound(context, stored)) context.catalog.damage.clearWhole(stored.key)
-    else if (stored.isKnown && !stored.inMerge) yield* rebuildLayer(context, stored)
+    else if (stored.isKnown) yield* rebuildLayer(context, stored)
   }
   // Only their tables were looked at so far.
   for (const [diskId, layers] of Map.groupBy(damaged, ({ key }) => key.diskId))
@@ -49,6 +51,17 @@ function* isSound(context: ReplicaContext, stored: StoredLayer): Generator<void,
   if (!stored.isKnown) return false
   const opened = yield* openStored(context.files, stored)
   if (opened.kind === 'damaged') return false
-  opened.open[Symbol.dispose]()
-  return true
+  using open = opened.open
+  // The tables of a merge change: they have to be readable, and were not held against anything when it was opened.
+  return !stored.inMerge || open.layer.l2Clusters.every((_, tableIndex) => isTable(open.layer, tableIndex))
+}
+
+function isTable(layer: LayerTables, tableIndex: number): boolean {
+  try {
+    readTable(layer, tableIndex)
+    return true
+  } catch (error) {
+    if (error instanceof HotsiteError && error.code === 'layer-damaged') return false
+    throw error
+  }
 }

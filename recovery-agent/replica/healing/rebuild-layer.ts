@@ -3,6 +3,9 @@
  * still hashes to a leaf of the layer is taken over, wherever it lies. What is left is reserved, and damaged block by
  * block from then on; the source may have it (repair.ts).
  *
+ * Of a layer in the middle of a merge only those blocks are taken that no layer above it in the merge has: the merge
+ * begins anew, and brings the others.
+ *
  * The layer counts as damaged as a whole until the last transaction. A crash before that leaves the old file, or the
  * new one under a length nobody recorded: both are found damaged again and the rebuild is repeated.
  */
@@ -16,6 +19,7 @@ import { LayerWriter } from '#shared/formats/qcow2/layer-writer.ts'
 import type { ReplicaContext } from '../context.ts'
 import { repairSuffix } from '../names.ts'
 import type { StoredLayer } from '../proof/stored-layers.ts'
+import { type SeenBlocks, seenBlocks } from '../proof/verify-disk.ts'
 
 /** Leaves looked for in one reading of the old file, about: some 100 MiB of memory. More are looked for in another. */
 const MAX_SOUGHT = 1 << 19
@@ -24,8 +28,10 @@ export function* rebuildLayer(context: ReplicaContext, stored: StoredLayer): Gen
   const { catalog, clock, crash, files, log } = context
   const { key, path } = stored
   const temporary = path + repairSuffix
+  const isSeenIn = seenBlocks(context, stored, catalog.chain(key.vmId))
+  if (!isSeenIn) return
   files.ensureFolder(dirname(path))
-  const { keptBlocks, lost, fileBytes } = yield* writeAnew(context, stored, temporary)
+  const { keptBlocks, lost, fileBytes } = yield* writeAnew(context, { stored, isSeenIn }, temporary)
   crash('replica.rebuild-written')
   files.rename(temporary, path)
   files.syncFolder(dirname(path))
@@ -49,7 +55,7 @@ interface Written {
 /** A file that did not come to its end goes at once: it may be what fills the disk everything else is received on. */
 function* writeAnew(
   { files }: ReplicaContext,
-  stored: StoredLayer,
+  { stored, isSeenIn }: { readonly stored: StoredLayer; readonly isSeenIn: SeenBlocks },
   temporary: string,
 ): Generator<void, Written> {
   const { path, expected } = stored
@@ -60,7 +66,7 @@ function* writeAnew(
     try {
       const writer = new LayerWriter(target)
       const places = old && (yield* inspectLayer(old, path, expected)).layer
-      const taken = yield* takeBlocks(stored, { writer, old, places })
+      const taken = yield* takeBlocks(stored, { writer, old, places, isSeenIn })
       for (const blockIndex of taken.lost) writer.reserve(blockIndex)
       writer.seal({ sizeBytes: expected.sizeBytes, backingName: expected.backingName })
       isWhole = true
@@ -84,19 +90,22 @@ interface Taking {
   readonly old: BlockFile | undefined
   /** What is readable of the old tables. */
   readonly places: Layer | undefined
+  readonly isSeenIn: SeenBlocks
 }
 
 /** Blocks that are where the old tables say, and those that are anywhere else in the old file. `lost`: the others. */
 function* takeBlocks(
   stored: StoredLayer,
-  { writer, old, places }: Taking,
+  { writer, old, places, isSeenIn }: Taking,
 ): Generator<void, Omit<Written, 'fileBytes'>> {
   const lost: number[] = []
   let missing: Missing[] = []
   let keptBlocks = 0
   for (const groupIndex of stored.groupIndexes()) {
     const group = stored.group(groupIndex)
+    const isSeen = isSeenIn(groupIndex)
     for (let i = 0; i < GROUP_CHILDREN; i++) {
+      if (!isSeen(i)) continue
       const at = groupIndex * GROUP_CHILDREN + i
       const state = group.state(i)
       if (state === 'zero') writer.put([at], [null])

@@ -55,6 +55,24 @@ function placesOf(context: ReplicaContext, key: LayerKey, layer: LayerTables): P
   throw damagedLayer(context, { key, layer, what })
 }
 
+/**
+ * In the middle of a merge a table was met that says nothing. Whichever layer has one is recorded as damaged as a whole;
+ * healing writes it anew, and the merge is planned again.
+ */
+export function recordUnreadable(
+  context: ReplicaContext,
+  layers: readonly { readonly key: LayerKey; readonly layer: LayerTables }[],
+): void {
+  for (const { key, layer } of layers) {
+    try {
+      for (let tableIndex = 0; tableIndex < layer.l2Clusters.length; tableIndex++)
+        readTable(layer, tableIndex)
+    } catch (error) {
+      unreadableLayer(context, key, error)
+    }
+  }
+}
+
 /** A layer whose header or tables say nothing is recorded as damaged as a whole. Answers the error to throw. */
 export function unreadableLayer({ catalog, clock }: ReplicaContext, key: LayerKey, error: unknown): unknown {
   if (error instanceof HotsiteError && error.code === 'layer-damaged')

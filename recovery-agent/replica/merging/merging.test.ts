@@ -144,6 +144,45 @@ describe.skipIf(!hasTool('qemu-img'))('between two steps of a merge', () => {
   )
 })
 
+describe.skipIf(!hasTool('qemu-img'))('a table that rots in the middle of a merge', () => {
+  it.each([1, 2, 3])('of layer %i is found, the layer healed, and the merge done', (layer) => {
+    const store = open(nodeFiles)
+    const vm = new ModelVm(seededRng(6), { 'disk-0': 60 * CLUSTER_BYTES })
+    prepareReplica(store, vm, { retentionPoints: 15, retentionIntervalSeconds: 0 })
+    const history = new Map<number, ModelDelta>()
+    for (const kind of ['sync', 'delta', 'delta', 'delta'] as const) {
+      vm.scribble(12)
+      const delta = vm.capture({ kind })
+      history.set(delta.header.seq, delta)
+      replicate(store, delta)
+    }
+    store.setPolicy(testVm, { ...policyOf(store), retentionPoints: 0 })
+    while (store.points(testVm).length > 1) store.prune(testVm, 0)
+    rotFirstTable(join(dir.path, 'replicas', testVm, 'disk-0', `1-00000000000${layer}.qcow2`))
+    const pruneAll = () => {
+      while (store.prune(testVm, 0));
+    }
+    expect(pruneAll).toThrow(/a table entry does not point to a cluster/)
+    expect(store.prune(testVm, 0)).toBe(false)
+    expect(store.points(testVm).map(({ damaged }) => damaged)).toEqual([true])
+    expect(store.heal(testVm)).toBe(1)
+    pruneAll()
+    expect(verifyPoints(store, history, scratch.path)).toEqual([4])
+    expect(store.verify({ vmId: testVm, percent: 100, seed: 1 }).damagedPoints).toEqual([])
+    store[Symbol.dispose]()
+  })
+})
+
+/** An entry of the first L2 table that names no cluster any more. */
+function rotFirstTable(path: string): void {
+  const file = readFileSync(path)
+  const placeAt = (at: number) => Number(file.readBigUInt64BE(at) & 0x00ff_ffff_ffff_fe00n)
+  let entry = placeAt(placeAt(40))
+  while (placeAt(entry) === 0) entry += 8
+  file.writeBigUInt64BE(file.readBigUInt64BE(entry) ^ 0x100n, entry)
+  writeFileSync(path, file)
+}
+
 interface Work {
   readBytes: number
   writtenBytes: number

@@ -16,6 +16,7 @@
  * While a member is `merging`, its file may already hold later versions of blocks that the members above it have.
  */
 import { defined } from '#shared/assert.ts'
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import { ABSENT } from '#shared/formats/qcow2/cluster-map.ts'
 import { CLUSTER_BYTES } from '#shared/formats/qcow2/header.ts'
 import { type LayerTables, readLayerTables, readTable } from '#shared/formats/qcow2/layer-reader.ts'
@@ -26,7 +27,7 @@ import { saveChangedCopies } from '../catalog/catalog-copy.ts'
 import type { ReplicaContext } from '../context.ts'
 import { layerName } from '../names.ts'
 import { sweep } from '../sweep.ts'
-import { blockCheck, checkTables, unreadableLayer } from './merge-check.ts'
+import { blockCheck, checkTables, recordUnreadable, unreadableLayer } from './merge-check.ts'
 import { mergeLayerLeaves } from './merge-leaves.ts'
 import { hasBacking, type MergeRun } from './merge-run.ts'
 
@@ -199,6 +200,13 @@ function* mergeDisk(context: ReplicaContext, merge: DiskMerge): Generator<MergeP
       step: (step) => crash(`replica.prune-${step}`),
     })
     ;({ blockCount } = yield* merging)
+  } catch (error) {
+    if (error instanceof HotsiteError && error.code === 'layer-damaged')
+      recordUnreadable(
+        context,
+        layers.map((layer) => ({ key: { vmId, diskId, seq: layer.seq }, layer })),
+      )
+    throw error
   } finally {
     for (const { file } of layers) file.close()
   }

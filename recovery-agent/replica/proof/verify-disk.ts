@@ -112,15 +112,17 @@ function* verifyLayer(
   return behind
 }
 
+export type SeenBlocks = (groupIndex: number) => (i: number) => boolean
+
 /**
  * Of a group, which blocks of the layer mean anything: all of them, but in a merge only those that no layer above it in
  * the merge has; the places of the others may hold anything. undefined: that is not known.
  */
-function seenBlocks(
+export function seenBlocks(
   { catalog }: ReplicaContext,
   stored: StoredLayer,
   chain: LayerVisit['chain'],
-): ((groupIndex: number) => (i: number) => boolean) | undefined {
+): SeenBlocks | undefined {
   if (!stored.inMerge) return () => () => true
   const { vmId, diskId } = stored.key
   const from = chain.indexOf(stored.member) + 1
