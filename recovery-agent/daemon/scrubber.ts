@@ -31,6 +31,8 @@ export interface Scrubber {
   heal(vmId: VmId): Promise<void>
   /** A source is there, and may have what was lost. */
   sourceOpened(vmId: VmId): void
+  /** A merge met a layer that is damaged, and waits until it is healed. */
+  layerDamaged(vmId: VmId): void
   /** A transfer met a hash tree that contradicts itself; the store made it anew if it knew enough. */
   treeDamaged(vmId: VmId): void
   /** After a point came: why the source has to synchronize anew; undefined: it need not. */
@@ -144,6 +146,7 @@ export function createScrubber(options: ScrubberOptions): Scrubber {
   return {
     heal,
     sourceOpened: (vmId) => inBackground(vmId, heal(vmId)),
+    layerDamaged: (vmId) => inBackground(vmId, heal(vmId)),
     treeDamaged(vmId) {
       // Once is ordinary: the next attempt finds the tree made anew.
       if (withoutTree.delete(vmId)) inBackground(vmId, learn(vmId))

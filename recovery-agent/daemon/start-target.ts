@@ -69,6 +69,7 @@ export async function startTarget({
           const about = `merges/${String(details['dir'] ?? '')}`
           const what = `points of VM ${vmId} that are due to go stay: ${message}`
           raise({ severity: 'warning', code, message: what, vmId, about })
+          if (code === 'layer-damaged') scrubber.layerDamaged(vmId)
         }
         return reports.failed(vmId, error)
       },

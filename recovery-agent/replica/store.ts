@@ -224,7 +224,7 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
 
   readonly steps: StoreSteps = {
     adopt: (request) => this.#steps(this.#adopt(request)),
-    createOverlay: (request) => this.#steps(this.#createOverlay(request)),
+    createOverlay: (request) => this.#stepsAgain(() => this.#createOverlay(request)),
     verify: (request) => this.#steps(this.#proofs.verify(request)),
     heal: (vmId) => this.#steps(this.#proofs.heal(vmId)),
   }
@@ -360,6 +360,16 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
     throw new HotsiteError('point-in-use', `overlay ${blocking.overlayId} stands on a point of ${vmId}`, {
       details: { vmId, overlayId: blocking.overlayId },
     })
+  }
+
+  /** As `#attemptAgain`. */
+  *#stepsAgain<T>(begin: () => Generator<void, T>): Generator<void, T> {
+    try {
+      return yield* this.#steps(begin())
+    } catch (error) {
+      if (!(error instanceof HotsiteError) || error.code !== 'catalog-damaged') throw error
+      return yield* this.#steps(begin())
+    }
   }
 
   *#steps<T>(steps: Generator<void, T>): Generator<void, T> {

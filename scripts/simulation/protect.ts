@@ -124,10 +124,11 @@ export async function failOver(world: World, vm: ProtectedVm): Promise<boolean> 
   vm.guest.isOff = true
   await world.order(source, 'replication.fence', { vmId: id, epoch })
   judgePoints(world.truth, vm, 'all')
-  await world.order(target, 'replica.commit', { vmId: id, overlayId: overlay })
+  // What stood on points may go from the moment the order is carried out, which is before that is known here.
   for (const name of vm.listed.keys()) vm.dropped.add(name)
   vm.pinned.clear()
   vm.overlays.clear()
+  await world.order(target, 'replica.commit', { vmId: id, overlayId: overlay })
   await turnAround(world, vm, guest)
   return true
 }
