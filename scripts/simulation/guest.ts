@@ -174,11 +174,13 @@ export class Guest {
     return count
   }
 
-  /** What a tracker would say: what was written, and what was cut off since where the disk may have grown again. */
+  /** What a tracker would say: what was written, and what was cut off since if the disk grew again. */
   writtenBlocks(disk: DiskId, change: number): number[] {
     const found = this.#disks.find(({ diskId: id }) => id === disk)
     if (!found) return []
-    const shrinks = found.shrinks.filter((shrink) => shrink.change > change)
+    const shrinks = found.shrinks.filter(
+      (shrink) => shrink.change > change && shrink.sizeBytes < found.sizeBytes,
+    )
     const isCut = (index: number) =>
       shrinks.some(({ sizeBytes }) => index >= Math.floor(sizeBytes / BLOCK_BYTES))
     return [...found.touched].flatMap(([index, at]) =>

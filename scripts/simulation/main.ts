@@ -1,5 +1,7 @@
 /** ./scripts/simulate: seeded histories of the real engine, each judged by what its guests' disks were. */
 import { type ChildProcess, spawn } from 'node:child_process'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
 import { copyForMutants } from './break.ts'
@@ -10,7 +12,7 @@ import { summaryOf, textOf } from './report.ts'
 import { crashNames } from './world.ts'
 
 /** In one process, one after the other. */
-const BATCH_HISTORIES = 50
+const BATCH_HISTORIES = 100
 
 const help = `./scripts/simulate [--seeds N] [--seed S] [--from S] [--break NAME|all] [--json] [--plan] [--trace] [--processes N]
 
@@ -98,6 +100,8 @@ async function spread(processes: number): Promise<HistoryReport[]> {
     for (let batch = waiting.shift(); batch && !isOver(); batch = waiting.shift()) {
       const child = spawn(process.execPath, [...process.argv.slice(1), '--lines', '--list', batch.join()], {
         stdio: ['ignore', 'pipe', 'inherit'],
+        // Else each process translates the same sources.
+        env: { ...process.env, NODE_COMPILE_CACHE: join(tmpdir(), 'hotsite-compile-cache') },
       })
       running.add(child)
       for await (const line of createInterface({ input: child.stdout })) {
