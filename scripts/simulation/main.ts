@@ -115,12 +115,16 @@ async function spread(processes: number): Promise<HistoryReport[]> {
   return reports.sort((a, b) => a.seed - b.seed)
 }
 
-/** Of neighbouring seeds; every process has some. */
+/** Smaller towards the end, so that all processes end together. */
 function batchesOf(seeds: readonly number[], processes: number): number[][] {
-  const size = Math.min(BATCH_HISTORIES, Math.ceil(seeds.length / processes))
-  return Array.from({ length: Math.ceil(seeds.length / size) }, (_, i) =>
-    seeds.slice(i * size, (i + 1) * size),
-  )
+  const batches: number[][] = []
+  for (let at = 0; at < seeds.length; ) {
+    const share = Math.ceil((seeds.length - at) / (2 * processes))
+    const size = Math.min(BATCH_HISTORIES, Math.max(share, 5))
+    batches.push(seeds.slice(at, at + size))
+    at += size
+  }
+  return batches
 }
 
 /** The histories themselves must be able to fail: a check that passes on a broken engine checks nothing. */

@@ -9,7 +9,7 @@ import type { ScrubRow } from '../catalog/catalog.ts'
 import type { Damage } from '../catalog/damage.ts'
 import type { ReplicaContext } from '../context.ts'
 import type { ScrubSlice } from '../port.ts'
-import { disksOf, storedLayers } from './stored-layers.ts'
+import { disksOf } from './stored-layers.ts'
 import { BEGINNING, type Cursor, verifyDisk } from './verify-disk.ts'
 
 /** The walk over one VM that goes on in this life. */
@@ -172,11 +172,12 @@ function factsOrNone({ catalog }: ReplicaContext, key: { vmId: VmId; diskId: Dis
   }
 }
 
+/** In all layers, from rows alone: it is asked after every slice. */
 export function blocksOf(context: ReplicaContext, vmId: VmId, diskId: DiskId): number {
-  return storedLayers(context, { vmId, diskId, chain: context.catalog.chain(vmId) }).reduce(
-    (sum, { blockCount }) => sum + blockCount,
-    0,
-  )
+  return context.catalog
+    .chain(vmId)
+    .filter(({ disks }) => disks.some((disk) => disk.diskId === diskId))
+    .reduce((sum, { seq }) => sum + (factsOrNone(context, { vmId, diskId, seq })?.blockCount ?? 0), 0)
 }
 
 function totalOf(context: ReplicaContext, vmId: VmId): number {

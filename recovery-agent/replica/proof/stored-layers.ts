@@ -18,8 +18,6 @@ export interface StoredLayer {
   readonly inMerge: boolean
   /** The leaves are known; otherwise the file has to be read and believed once. */
   readonly isKnown: boolean
-  /** Data and zero blocks by its own row; 0 while that is not known. */
-  readonly blockCount: number
   /** Another text when the file is replaced by a merge: whoever read its tables reads them again. */
   readonly situation: string
   /** False once another file has its name: a rename comes before the rows that say so. */
@@ -98,7 +96,6 @@ function describe(
     expected,
     inMerge,
     isKnown,
-    blockCount: facts?.blockCount ?? 0,
     situation: JSON.stringify([member.state, expected, inMerge, facts, parts, identity]),
     isSameFile: () => files.identity(path) === identity,
     groupIndexes: () =>
