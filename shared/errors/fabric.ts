@@ -85,4 +85,35 @@ export const fabricErrors = {
       'Raise the freeze limit of the agent, use a file system with reflinks (xfs, btrfs), or wait for a quieter hour.',
     retryable: true,
   },
+  'nbd-failed': {
+    cause:
+      'The program that shows the disks of a VM over NBD went away, was silent for too long, or could not read.',
+    action:
+      'Nothing if it happens once: the next copy cycle repairs it. Else look at the log of QEMU and at its disks.',
+    retryable: true,
+  },
+  'nbd-malformed': {
+    cause: 'What answered as an NBD server does not speak NBD as its specification has it.',
+    action:
+      'Look which program listens on the socket that the message names; report it with the log if it is QEMU.',
+    retryable: false,
+  },
+  'libvirt-unreachable': {
+    cause:
+      'The daemon libvirtd does not run, the address of its connection is another one, or it is too busy to answer.',
+    action:
+      'Look at `systemctl status libvirtd` and at the connection in the configuration; work goes on by itself then.',
+    retryable: true,
+  },
+  'libvirt-failed': {
+    cause: 'QEMU or libvirt refused an operation for the reason in the message.',
+    action:
+      'Do what the message says; the log of libvirtd and that of the VM in /var/log/libvirt/qemu say more.',
+    retryable: true,
+  },
+  'tracker-broken': {
+    cause: 'QEMU ended without storing what it knew of changed blocks, or somebody else removed it.',
+    action: 'Nothing: the disks are compared block by block on this host, and only what differs is sent.',
+    retryable: true,
+  },
 } as const satisfies Record<string, ErrorEntry>

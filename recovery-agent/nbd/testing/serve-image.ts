@@ -1,0 +1,40 @@
+/** qemu-nbd over an image, for tests. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { until } from '#shared/folder/testing/test-fabric.ts'
+
+export interface ImageServer extends AsyncDisposable {
+  readonly socketPath: string
+  kill(): Promise<void>
+}
+
+export async function serveImage(options: {
+  readonly dir: string
+  readonly path: string
+  readonly format: 'raw' | 'qcow2'
+  /** A bitmap in the image, shown as a metadata context. */
+  readonly bitmap?: string
+}): Promise<ImageServer> {
+  const socketPath = join(options.dir, 'nbd.sock')
+  const bitmap = options.bitmap === undefined ? [] : ['-B', options.bitmap]
+  const child = spawn(
+    'qemu-nbd',
+    ['-r', '-t', '-e', '4', '-f', options.format, '-k', socketPath, ...bitmap, options.path],
+    { stdio: ['ignore', 'ignore', 'inherit'] },
+  )
+  const gone = once(child, 'exit')
+  await until('qemu-nbd listens', () => existsSync(socketPath) || child.exitCode !== null)
+  return {
+    socketPath,
+    async kill() {
+      child.kill('SIGKILL')
+      await gone
+    },
+    async [Symbol.asyncDispose]() {
+      child.kill('SIGKILL')
+      await gone
+    },
+  }
+}
