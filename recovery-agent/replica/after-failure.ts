@@ -25,3 +25,27 @@ function forgetLeaves(context: ReplicaContext, error: unknown): void {
     context.log.error('replica.leaves-not-forgotten', { error: failure })
   }
 }
+
+/** A failover does not wait for somebody to ask again because of rows that were damaged and have been made good since. */
+export function again<T>(attempt: () => T): T {
+  try {
+    return attempt()
+  } catch (error) {
+    if (!isMadeGood(error)) throw error
+    return attempt()
+  }
+}
+
+/** The same, step by step. */
+export function* stepsAgain<T>(begin: () => Generator<void, T>): Generator<void, T> {
+  try {
+    return yield* begin()
+  } catch (error) {
+    if (!isMadeGood(error)) throw error
+    return yield* begin()
+  }
+}
+
+function isMadeGood(error: unknown): boolean {
+  return error instanceof HotsiteError && error.code === 'catalog-damaged'
+}

@@ -12,7 +12,7 @@ import type { PointReport } from '#shared/messages/reports.ts'
 import { limits } from '../limits.ts'
 import { PendingTree } from '../tree/leaf-store.ts'
 import { type AdoptRequest, adoptDisks } from './adopt.ts'
-import { afterFailure } from './after-failure.ts'
+import { afterFailure, again, stepsAgain } from './after-failure.ts'
 import { Catalog, type OverlayRow, type ReplicaRow, treeOf } from './catalog/catalog.ts'
 import { saveChangedCopies } from './catalog/catalog-copy.ts'
 import { unlessDamaged } from './catalog/catalog-sums.ts'
@@ -148,7 +148,7 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
   }
 
   raiseEpoch(vmId: VmId, epoch: number): ReplicaState {
-    return this.#attemptAgain(() => {
+    const raise = () => {
       const replica = replicaOrThrow(this.#context, vmId)
       refuseOlderEpoch(replica, epoch)
       if (epoch > replica.epoch) {
@@ -156,7 +156,8 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
         this.#fence(vmId, epoch)
       }
       return this.#stateOf({ ...replica, epoch })
-    })
+    }
+    return again(() => this.#attempt(raise))
   }
 
   /** The row first: from then on no write of the older epoch is taken (I5), whatever becomes of its files. */
@@ -224,7 +225,7 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
 
   readonly steps: StoreSteps = {
     adopt: (request) => this.#steps(this.#adopt(request)),
-    createOverlay: (request) => this.#stepsAgain(() => this.#createOverlay(request)),
+    createOverlay: (request) => stepsAgain(() => this.#steps(this.#createOverlay(request))),
     verify: (request) => this.#steps(this.#proofs.verify(request)),
     heal: (vmId) => this.#steps(this.#proofs.heal(vmId)),
   }
@@ -362,16 +363,6 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
     })
   }
 
-  /** As `#attemptAgain`. */
-  *#stepsAgain<T>(begin: () => Generator<void, T>): Generator<void, T> {
-    try {
-      return yield* this.#steps(begin())
-    } catch (error) {
-      if (!(error instanceof HotsiteError) || error.code !== 'catalog-damaged') throw error
-      return yield* this.#steps(begin())
-    }
-  }
-
   *#steps<T>(steps: Generator<void, T>): Generator<void, T> {
     try {
       const result = yield* steps
@@ -379,16 +370,6 @@ class LayerReplicaStore implements ReplicaStore, Disposable {
       return result
     } catch (error) {
       throw afterFailure(this.#context, error)
-    }
-  }
-
-  /** A failover does not wait for somebody to ask again because a row was damaged that has been made good since. */
-  #attemptAgain<T>(work: () => T): T {
-    try {
-      return this.#attempt(work)
-    } catch (error) {
-      if (!(error instanceof HotsiteError) || error.code !== 'catalog-damaged') throw error
-      return this.#attempt(work)
     }
   }
 

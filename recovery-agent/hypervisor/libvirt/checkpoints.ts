@@ -1,0 +1,118 @@
+/**
+ * The checkpoints of one domain that are ours. Each is a bitmap in every disk that can have one, which says what was
+ * written since; libvirt keeps them in a line, oldest first. The oldest is the base: what was released last, or an older
+ * state if an agent died before it could say so, which only means that more is looked at.
+ */
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import { type DiskId, diskId } from '#shared/ids.ts'
+import type { Logger } from '#shared/log.ts'
+import { child, children, type Domain, parseXml } from './domain.ts'
+import type { Virsh } from './virsh.ts'
+
+const PREFIX = 'hotsite-'
+const SEQ_DIGITS = 12
+
+export interface Checkpoint {
+  readonly name: string
+  readonly seq: number
+  /** Disks that have its bitmap. */
+  readonly disks: ReadonlySet<DiskId>
+}
+
+export const checkpointName = (seq: number) => `${PREFIX}${String(seq).padStart(SEQ_DIGITS, '0')}`
+
+export class Checkpoints {
+  readonly #virsh: Virsh
+  readonly #log: Logger
+  /** What a checkpoint has never changes. */
+  readonly #disks = new Map<string, ReadonlySet<DiskId>>()
+
+  constructor(virsh: Virsh, log: Logger) {
+    this.#virsh = virsh
+    this.#log = log
+  }
+
+  /** Oldest first. */
+  async list(uuid: string): Promise<Checkpoint[]> {
+    const all = (await this.#virsh.run(['checkpoint-list', uuid, '--name']))
+      .split('\n')
+      .map((name) => name.trim())
+    const names = all
+      .filter((name) => name.startsWith(PREFIX) && /^\d+$/.test(name.slice(PREFIX.length)))
+      .sort()
+    const checkpoints: Checkpoint[] = []
+    for (const name of names)
+      checkpoints.push({
+        name,
+        seq: Number(name.slice(PREFIX.length)),
+        disks: await this.#disksOf(uuid, name),
+      })
+    return checkpoints
+  }
+
+  async #disksOf(uuid: string, name: string): Promise<ReadonlySet<DiskId>> {
+    const key = `${uuid}/${name}`
+    const known = this.#disks.get(key)
+    if (known) return known
+    const xml = parseXml(await this.#virsh.run(['checkpoint-dumpxml', uuid, name, '--no-domain']))
+    const disks = children(child(xml, 'disks'), 'disk').flatMap((disk) => {
+      const id = diskId.safeParse(disk.getAttribute('name'))
+      return id.success && disk.getAttribute('checkpoint') === 'bitmap' ? [id.data] : []
+    })
+    const found = new Set(disks)
+    this.#disks.set(key, found)
+    return found
+  }
+
+  /** What it said goes to the one before it. Throws `tracker-broken`. */
+  async remove(uuid: string, { name }: Checkpoint): Promise<void> {
+    this.#disks.delete(`${uuid}/${name}`)
+    try {
+      await this.#virsh.run(['checkpoint-delete', uuid, name])
+    } catch (error) {
+      if (!(error instanceof HotsiteError) || error.code !== 'libvirt-failed') throw error
+      throw new HotsiteError('tracker-broken', `checkpoint ${name} of ${uuid}: ${error.message}`, {
+        cause: error,
+      })
+    }
+  }
+
+  /** After QEMU died their bitmaps are of no use: they go with what libvirt knows of them, and disks are compared. */
+  async forgetAll({ uuid, name }: Domain): Promise<void> {
+    const own = await this.list(uuid)
+    for (const checkpoint of own.toReversed()) {
+      this.#disks.delete(`${uuid}/${checkpoint.name}`)
+      await this.#virsh.run(['checkpoint-delete', uuid, checkpoint.name, '--metadata'])
+    }
+    const left = await this.#bitmaps(uuid)
+    for (const { node, bitmap } of left) await this.#removeBitmap(uuid, node, bitmap)
+    this.#log.warn('libvirt.tracker-forgotten', { vm: name, checkpoints: own.length, bitmaps: left.length })
+  }
+
+  /** Ours, in any node of a running domain. */
+  async #bitmaps(uuid: string): Promise<{ node: string; bitmap: string }[]> {
+    const answer = await this.#monitor(uuid, {
+      execute: 'query-named-block-nodes',
+      arguments: { flat: true },
+    })
+    const nodes =
+      (answer as { return?: { 'node-name'?: string; 'dirty-bitmaps'?: { name?: string }[] }[] }).return ?? []
+    return nodes.flatMap(({ 'node-name': node, 'dirty-bitmaps': bitmaps = [] }) =>
+      bitmaps.flatMap(({ name }) => (node && name?.startsWith(PREFIX) ? [{ node, bitmap: name }] : [])),
+    )
+  }
+
+  async #removeBitmap(uuid: string, node: string, name: string): Promise<void> {
+    const answer = await this.#monitor(uuid, {
+      execute: 'block-dirty-bitmap-remove',
+      arguments: { node, name },
+    })
+    const { error } = answer as { error?: { desc?: string } }
+    // The node above shows the bitmaps of the one below it.
+    if (error) this.#log.debug('libvirt.bitmap-stays', { node, name, what: error.desc ?? '' })
+  }
+
+  async #monitor(uuid: string, command: object): Promise<unknown> {
+    return JSON.parse(await this.#virsh.run(['qemu-monitor-command', uuid, JSON.stringify(command)]))
+  }
+}

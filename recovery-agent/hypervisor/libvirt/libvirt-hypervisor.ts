@@ -1,0 +1,103 @@
+/**
+ * The hypervisor of a host under libvirt. A running VM is read through a backup job, one that is off through qemu-nbd;
+ * what changed comes from checkpoints, which are bitmaps in the qcow2 files of its disks. Disks of other formats are
+ * compared block by block.
+ */
+import type { Clock } from '#shared/clock.ts'
+import { errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
+import type { FabricVmId } from '#shared/ids.ts'
+import type { Logger } from '#shared/log.ts'
+import type { HostHypervisor } from '../port.ts'
+import { Checkpoints } from './checkpoints.ts'
+import { type Domain, parseDomain } from './domain.ts'
+import { endLeftoverJob } from './leftover-job.ts'
+import { LeftoverFiles } from './leftovers.ts'
+import { openOff } from './off-snapshot.ts'
+import { openRunning } from './running-snapshot.ts'
+import { openVirsh, type Virsh } from './virsh.ts'
+
+export interface LibvirtHypervisorOptions {
+  readonly uri: string
+  /** Sockets and scratch files. QEMU must be able to write there. */
+  readonly scratchDir: string
+  readonly clock: Clock
+  readonly log: Logger
+  readonly virsh?: Virsh
+}
+
+const VIRSH_TIMEOUT_MS = 90_000
+
+export function openLibvirtHypervisor(options: LibvirtHypervisorOptions): HostHypervisor {
+  const { clock, log } = options
+  const virsh = options.virsh ?? openVirsh({ uri: options.uri, timeoutMs: VIRSH_TIMEOUT_MS })
+  const checkpoints = new Checkpoints(virsh, log)
+  const files = new LeftoverFiles(options.scratchDir)
+  const deps = { virsh, checkpoints, files, clock, log }
+  const open = new Set<FabricVmId>()
+
+  const domainOf = async (vm: FabricVmId): Promise<Domain> => parseDomain(await virsh.run(['dumpxml', vm]))
+
+  return {
+    overlayFormat: 'qcow2',
+
+    async recover() {
+      for (const uuid of files.uuids()) {
+        try {
+          await endLeftoverJob(deps, uuid)
+        } catch (error) {
+          if (errorDocument(error).code !== 'vm-unknown') throw error
+          files.removeOf(uuid)
+        }
+      }
+    },
+
+    async disks(vm) {
+      const { uuid, disks } = await domainOf(vm)
+      return await Promise.all(
+        disks.map(async ({ diskId }) => ({
+          diskId,
+          name: diskId,
+          sizeBytes: await sizeOf(virsh, uuid, diskId),
+        })),
+      )
+    },
+
+    async openSnapshot(request) {
+      const { fabricVmId: vm } = request
+      if (open.has(vm)) throw new HotsiteError('snapshot-busy', `VM ${vm} is being captured already`)
+      open.add(vm)
+      try {
+        const domain = await domainOf(vm)
+        const snapshot = domain.isLive
+          ? await openRunning(deps, domain, request)
+          : await openOff(deps, domain)
+        return {
+          ...snapshot,
+          close() {
+            open.delete(vm)
+            return snapshot.close()
+          },
+        }
+      } catch (error) {
+        open.delete(vm)
+        throw error
+      }
+    },
+
+    async release(vm, seq) {
+      const known = await checkpoints.list(vm)
+      const base = known.findLast((checkpoint) => checkpoint.seq <= seq)
+      const older = known.filter((checkpoint) => base && checkpoint.seq < base.seq)
+      if (older.length === 0 || !(await domainOf(vm)).isLive) return
+      for (const checkpoint of older) await checkpoints.remove(vm, checkpoint)
+    },
+  }
+}
+
+async function sizeOf(virsh: Virsh, uuid: string, disk: string): Promise<number> {
+  const info = await virsh.run(['domblkinfo', uuid, disk])
+  const capacity = /^Capacity:\s*(\d+)/m.exec(info)?.[1]
+  if (capacity === undefined)
+    throw new HotsiteError('libvirt-failed', `libvirt does not say how large disk ${disk} of ${uuid} is`)
+  return Number(capacity)
+}
