@@ -16,6 +16,15 @@ const hypervisor = z.discriminatedUnion('driver', [
     /** The longest a VM may stand still for a snapshot (I11). */
     freezeLimitMs: z.int().positive().default(2_000),
   }),
+  z.strictObject({
+    driver: z.literal('libvirt'),
+    /** The connection, as libvirt has it. */
+    uri: z.string().default('qemu:///system'),
+    /** This host, as the fabric calls it. */
+    host: z.string(),
+    /** Sockets and scratch files of snapshots; QEMU must be able to write there. `<dataDir>/scratch` if absent. */
+    scratchDir: z.string().optional(),
+  }),
 ])
 
 export const agentConfigSchema = z.strictObject({
@@ -46,6 +55,12 @@ export function loadAgentConfig(path: string): AgentConfig {
   return resolveAgentConfig(loadConfig(path, agentConfigSchema), path)
 }
 
+function withPaths(config: z.infer<typeof hypervisor>, path: string): z.infer<typeof hypervisor> {
+  if (config.driver === 'folder') return { ...config, root: resolveFrom(path, config.root) }
+  const { scratchDir } = config
+  return scratchDir === undefined ? config : { ...config, scratchDir: resolveFrom(path, scratchDir) }
+}
+
 /** For callers that make the configuration themselves; `path` is where relative paths start. */
 export function resolveAgentConfig(config: z.input<typeof agentConfigSchema>, path: string): AgentConfig {
   const parsed = agentConfigSchema.parse(config)
@@ -56,7 +71,7 @@ export function resolveAgentConfig(config: z.input<typeof agentConfigSchema>, pa
     ...parsed,
     dataDir,
     replicaDir,
-    hypervisor: { ...parsed.hypervisor, root: resolveFrom(path, parsed.hypervisor.root) },
+    hypervisor: withPaths(parsed.hypervisor, path),
     log: dir ? { ...parsed.log, dir: resolve(dirname(resolve(path)), dir) } : parsed.log,
   }
 }

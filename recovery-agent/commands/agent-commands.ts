@@ -4,7 +4,7 @@ import type { AgentOptions } from '../agent.ts'
 import type { CaptureEngine } from '../capture/port.ts'
 import type { SourceListener } from '../daemon/listen-for-sources.ts'
 import type { Target } from '../daemon/start-target.ts'
-import { openFolderHypervisor } from '../hypervisor/folder/folder-hypervisor.ts'
+import { openHostFiles } from '../hypervisor/open.ts'
 import type { RemoteReplicaStore } from '../replica/remote.ts'
 import type { Sources } from '../source/sources.ts'
 import type { Revocations } from '../state/revocations.ts'
@@ -32,13 +32,11 @@ export function agentCommandHandlers({
   readonly listener: Pick<SourceListener, 'dropRevoked'>
   readonly revocations: Revocations
 }): CommandHandlers<AgentCommandKind> {
-  // Asked for paths only; snapshots are the business of the one in the capture worker.
-  const { dataDir } = config
-  const { overlayFormat, diskPaths } = openFolderHypervisor({ ...config.hypervisor, dataDir, clock, log })
+  const { overlayFormat, stoppedDisks } = openHostFiles(config.hypervisor, { dataDir: config.dataDir, clock })
   return {
     ...sourceCommands(sources),
     ...seedCommands({ ...target, engine, store, vaultId: identity.vaultId, log }),
-    ...replicaCommands({ ...target, store, sources, overlayFormat, diskPaths }),
+    ...replicaCommands({ ...target, store, sources, overlayFormat, stoppedDisks }),
     'trust.update': async (update) => {
       revocations.replace(update)
       sources.dropRevoked()

@@ -1,8 +1,9 @@
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
-import type { DiskId, FabricVmId, VmId } from '#shared/ids.ts'
+import type { VmId } from '#shared/ids.ts'
 import type { AgentCommandKind, CommandHandlers, CommandRequest } from '#shared/messages/commands.ts'
 import type { Pruner } from '../daemon/pruner.ts'
 import type { Scrubber } from '../daemon/scrubber.ts'
+import type { HostFiles } from '../hypervisor/port.ts'
 import type { RemoteReplicaStore } from '../replica/remote.ts'
 import type { ReplicaReports } from '../reports/replica-reports.ts'
 import type { Sources } from '../source/sources.ts'
@@ -18,11 +19,8 @@ export interface ReplicaCommandDeps {
   readonly pruner: Pruner
   readonly scrubber: Scrubber
   readonly sources: Sources
-  readonly overlayFormat: 'raw' | 'qcow2'
-  /** Disk images of a VM of this host that is off. */
-  readonly diskPaths: (
-    vm: FabricVmId,
-  ) => Promise<readonly { readonly diskId: DiskId; readonly sizeBytes: number; readonly path: string }[]>
+  readonly overlayFormat: HostFiles['overlayFormat']
+  readonly stoppedDisks: HostFiles['stoppedDisks']
 }
 
 /** What a target does for the coordinator. Each may be repeated (I4). */
@@ -102,7 +100,7 @@ export function replicaCommands(deps: ReplicaCommandDeps): CommandHandlers<Repli
     },
   }
 
-  async function adopt({ diskPaths }: ReplicaCommandDeps, request: CommandRequest<'replica.adopt'>) {
+  async function adopt({ stoppedDisks }: ReplicaCommandDeps, request: CommandRequest<'replica.adopt'>) {
     const { vmId, epoch, fabricVmId, sourceServerId, policy } = request
     const own = sources.epochOf(vmId)
     if (own !== undefined && own >= epoch) throw staleEpoch(vmId, epoch, own)
@@ -114,7 +112,8 @@ export function replicaCommands(deps: ReplicaCommandDeps): CommandHandlers<Repli
       // A repeat: the base was adopted, and what was received since must stay.
       if (known?.epoch === epoch && (await store.points(vmId)).some((point) => point.epoch === epoch)) return
       await interrupt(staleEpoch(vmId, known?.epoch ?? 0, epoch))
-      await store.adopt({ vmId, epoch, sourceServerId, policy, disks: await diskPaths(fabricVmId) })
+      using stopped = await stoppedDisks(fabricVmId)
+      await store.adopt({ vmId, epoch, sourceServerId, policy, disks: stopped.disks })
     })
   }
 }

@@ -32,7 +32,7 @@ it('merges what retention gives up while another VM is in the middle of a delta,
       publish: async () => {},
       failed: async (id, error) => (error ? ended.reject(error) : ended.resolve(id)),
     },
-    anyVmNames: () => false,
+    anyVmNames: async () => false,
     clock: systemClock,
     log: silentLog,
   })

@@ -26,7 +26,7 @@ export interface PrunerOptions {
   readonly server: Pick<ReplicaServer, 'exclusively' | 'isReceiving'>
   readonly reports: Pick<ReplicaReports, 'publish' | 'failed'>
   /** Whether a VM of this site is defined with one of these files. */
-  readonly anyVmNames: (paths: readonly string[]) => boolean
+  readonly anyVmNames: (paths: readonly string[]) => Promise<boolean>
   readonly clock: Clock
   readonly log: Logger
 }
@@ -39,7 +39,7 @@ export function createPruner(options: PrunerOptions): Pruner {
   /** What an earlier failover ran on here, once its VM is defined without it: the copy in the replica has taken its place. */
   async function removeFormer(vmId: VmId): Promise<void> {
     for (const { overlayId, disks } of await store.formerOverlays(vmId)) {
-      if (anyVmNames(disks.map(({ path }) => path))) continue
+      if (await anyVmNames(disks.map(({ path }) => path))) continue
       await store.removeOverlay(vmId, overlayId)
       log.info('the disks of an earlier failover were removed', { vmId, overlayId })
     }

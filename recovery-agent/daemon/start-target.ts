@@ -1,7 +1,7 @@
 import type { ReportOutbox } from '#shared/agent-link/report-outbox.ts'
 import { errorDocument } from '#shared/errors/hotsite-error.ts'
 import type { AgentOptions } from '../agent.ts'
-import { anyVmNames } from '../hypervisor/folder/named-disks.ts'
+import { openHostFiles } from '../hypervisor/open.ts'
 import type { RemoteReplicaStore } from '../replica/remote.ts'
 import type { RaiseEvent } from '../reports/events.ts'
 import { createReplicaReports, type ReplicaReports } from '../reports/replica-reports.ts'
@@ -33,7 +33,7 @@ export async function startTarget({
   readonly outbox: ReportOutbox
   readonly raise: RaiseEvent
 }): Promise<Target> {
-  const { root } = config.hypervisor
+  const { anyVmNames } = openHostFiles(config.hypervisor, { dataDir: config.dataDir, clock })
   const reports = createReplicaReports({ store, outbox, clock, log })
   const server = createReplicaServer({
     self: { serverId: identity.serverId, vaultPublicKey: identity.vaultPublicKey },
@@ -74,7 +74,7 @@ export async function startTarget({
         return reports.failed(vmId, error)
       },
     },
-    anyVmNames: (paths) => anyVmNames(root, paths),
+    anyVmNames,
     clock,
     log,
   })

@@ -1,8 +1,13 @@
+import { join } from 'node:path'
 import type { Clock } from '#shared/clock.ts'
 import type { Logger } from '#shared/log.ts'
 import type { AgentConfig } from '../config.ts'
+import { openFolderFiles } from './folder/folder-files.ts'
 import { openFolderHypervisor } from './folder/folder-hypervisor.ts'
-import type { HostHypervisor } from './port.ts'
+import { openLibvirtFiles } from './libvirt/libvirt-files.ts'
+import { openLibvirtHypervisor, VIRSH_TIMEOUT_MS } from './libvirt/libvirt-hypervisor.ts'
+import { openVirsh } from './libvirt/virsh.ts'
+import type { HostFiles, HostHypervisor } from './port.ts'
 
 export type HypervisorConfig = AgentConfig['hypervisor']
 
@@ -14,5 +19,29 @@ export function openHypervisor(
   switch (config.driver) {
     case 'folder':
       return openFolderHypervisor({ ...config, ...context })
+    case 'libvirt':
+      return openLibvirtHypervisor({
+        ...context,
+        uri: config.uri,
+        scratchDir: scratchDirOf(config, context.dataDir),
+      })
   }
+}
+
+export function openHostFiles(
+  config: HypervisorConfig,
+  { dataDir, clock }: { readonly dataDir: string; readonly clock: Clock },
+): HostFiles {
+  switch (config.driver) {
+    case 'folder':
+      return openFolderFiles(config)
+    case 'libvirt': {
+      const virsh = openVirsh({ uri: config.uri, timeoutMs: VIRSH_TIMEOUT_MS })
+      return openLibvirtFiles({ virsh, clock, scratchDir: scratchDirOf(config, dataDir) })
+    }
+  }
+}
+
+function scratchDirOf({ scratchDir }: { readonly scratchDir?: string | undefined }, dataDir: string): string {
+  return scratchDir ?? join(dataDir, 'scratch')
 }

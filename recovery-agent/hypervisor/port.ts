@@ -68,6 +68,27 @@ export interface HostHypervisor {
    * A driver without a tracker has nothing to do.
    */
   release(vm: FabricVmId, seq: number): Promise<void>
+}
+
+/** The disks of a VM that is off, for as long as this is not disposed of. */
+export interface StoppedDisks extends Disposable {
+  readonly disks: readonly StoppedDisk[]
+}
+
+export interface StoppedDisk {
+  readonly diskId: DiskId
+  readonly sizeBytes: number
+  /** Of a raw image, or of a Unix socket on which it is shown over NBD, as the only export. */
+  readonly path: string
+  readonly kind: 'raw' | 'nbd'
+}
+
+/** What a target asks of the hypervisor of its host; no snapshots, so it needs no worker. */
+export interface HostFiles {
   /** The disk format VMs of this host start from; overlays are made in it. */
   readonly overlayFormat: 'raw' | 'qcow2'
+  /** Throws `vm-unknown` and `vm-running`. */
+  stoppedDisks(vm: FabricVmId): Promise<StoppedDisks>
+  /** Whether any VM is defined with one of these files as a disk, running or not. Throws when that cannot be known. */
+  anyVmNames(paths: readonly string[]): Promise<boolean>
 }

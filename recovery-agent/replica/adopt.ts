@@ -1,29 +1,33 @@
 /**
- * Existing raw disks become the base of a replica, their leaves computed in the same pass (reverse replication): a
+ * Existing disks become the base of a replica, their leaves computed in the same pass (reverse replication): a
  * synchronization then sends only what differs.
  */
 import { BLOCK_BYTES, blockCountOf, isZeroBlock } from '#shared/blocks/block.ts'
 import { leafOf } from '#shared/blocks/hash-tree.ts'
+import type { BlockFile } from '#shared/formats/block-file.ts'
 import { LayerWriter } from '#shared/formats/qcow2/layer-writer.ts'
 import type { ServerId, VmId } from '#shared/ids.ts'
 import type { ReplicationPolicy } from '#shared/messages/policy.ts'
+import type { StoppedDisk } from '../hypervisor/port.ts'
+import { NbdClient } from '../nbd/client.ts'
 import { PendingTree } from '../tree/leaf-store.ts'
 import { treeOf } from './catalog/catalog.ts'
 import type { ChainDisk } from './catalog/chain.ts'
 import { type LeafGroup, leafGroupsOf } from './catalog/leaf-groups.ts'
 import type { ReplicaContext } from './context.ts'
 import { partSuffix } from './names.ts'
-import type { ReplicaDisk } from './port.ts'
 
 export interface AdoptRequest {
   readonly vmId: VmId
   readonly epoch: number
   readonly sourceServerId: ServerId
   readonly policy: ReplicationPolicy
-  readonly disks: readonly (ReplicaDisk & { readonly path: string })[]
+  readonly disks: readonly StoppedDisk[]
 }
 
 const BATCH_BLOCKS = 16
+/** A disk may be slow to read. */
+const NBD_TIMEOUT_MS = 60_000
 
 /** Takes the place of whatever chain the VM has here; the caller saw to it that nobody stands on that. */
 export function* adoptDisks(context: ReplicaContext, request: AdoptRequest): Generator<void, void> {
@@ -96,7 +100,7 @@ function* convert(
   const { diskId, sizeBytes } = disk
   files.ensureFolder(paths.diskFolder(vmId, diskId))
   const part = paths.layer(vmId, diskId, ref) + partSuffix
-  const source = files.open(disk.path, 'read')
+  const source = openSource(files, disk)
   try {
     const target = files.open(part, 'create')
     try {
@@ -134,6 +138,23 @@ function* convert(
     }
   } finally {
     source.close()
+  }
+}
+
+function openSource(
+  files: ReplicaContext['files'],
+  { path, kind }: StoppedDisk,
+): Pick<BlockFile, 'read' | 'close'> {
+  if (kind === 'raw') return files.open(path, 'read')
+  const client = NbdClient.connect({
+    socketPath: path,
+    exportName: '',
+    contexts: [],
+    timeoutMs: NBD_TIMEOUT_MS,
+  })
+  return {
+    read: (target, offsetBytes) => client.read(target, offsetBytes),
+    close: () => client[Symbol.dispose](),
   }
 }
 

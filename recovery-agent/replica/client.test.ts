@@ -62,7 +62,7 @@ describe('the replica store in a worker', () => {
         epoch: 1,
         sourceServerId: testServer,
         policy: replicationPolicy.parse({}),
-        disks: [{ diskId: 'disk-0' as DiskId, sizeBytes, path }],
+        disks: [{ diskId: 'disk-0' as DiskId, sizeBytes, path, kind: 'raw' }],
       })
       .then(() => order.push('adopted'))
     await store.list().then(() => order.push('listed'))

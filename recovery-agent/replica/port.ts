@@ -2,6 +2,7 @@ import type { DiskId, OverlayId, ServerId, VmId } from '#shared/ids.ts'
 import type { OverlayDisk, PointRef } from '#shared/messages/commands.ts'
 import type { ReplicationPolicy } from '#shared/messages/policy.ts'
 import type { DiskProof, PointReport } from '#shared/messages/reports.ts'
+import type { StoppedDisk } from '../hypervisor/port.ts'
 
 export interface ReplicaDisk {
   readonly diskId: DiskId
@@ -153,7 +154,7 @@ export interface ReplicaStore {
     epoch: number
     sourceServerId: ServerId
     policy: ReplicationPolicy
-    disks: readonly (ReplicaDisk & { path: string })[]
+    disks: readonly StoppedDisk[]
   }): ReplicaState
   raiseEpoch(vmId: VmId, epoch: number): ReplicaState
   setPolicy(vmId: VmId, policy: ReplicationPolicy): void

@@ -31,7 +31,7 @@ function rawDisks() {
   return vm.disks.map((disk) => {
     const path = join(fixture.scratch, `${disk.diskId}.source`)
     writeRaw(disk, path)
-    return { diskId: disk.diskId, sizeBytes: disk.sizeBytes, path }
+    return { diskId: disk.diskId, sizeBytes: disk.sizeBytes, path, kind: 'raw' as const }
   })
 }
 
@@ -108,7 +108,7 @@ describe.skipIf(!hasTool('qemu-img'))('the ends and beginnings of a replica', ()
       epoch: 3,
       sourceServerId: testServer,
       policy: replicationPolicy.parse(retention),
-      disks: [{ ...defined(vm.disks[0], 'disk'), path }],
+      disks: [{ ...defined(vm.disks[0], 'disk'), path, kind: 'raw' }],
     })
     expect(existsSync(path)).toBe(true)
     vm.epoch = 3

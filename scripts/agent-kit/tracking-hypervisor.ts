@@ -10,6 +10,7 @@ import { z } from 'zod'
 import { openFolderHypervisor } from '#recovery-agent/hypervisor/folder/folder-hypervisor.ts'
 import type { HypervisorConfig, openHypervisor as openOwn } from '#recovery-agent/hypervisor/open.ts'
 import type { HostHypervisor, Snapshot, SnapshotDisk } from '#recovery-agent/hypervisor/port.ts'
+import { assert } from '#shared/assert.ts'
 import { findVm } from '#shared/folder/layout.ts'
 import { disksOf } from '#shared/folder/vm-file.ts'
 import { type DiskId, type FabricVmId, fabricVmId } from '#shared/ids.ts'
@@ -24,12 +25,15 @@ const trackerFile = z.strictObject({
   base: positions,
   notes: z.array(z.strictObject({ seq: z.int(), positions })),
 })
+type FolderConfig = Extract<HypervisorConfig, { readonly driver: 'folder' }>
 type TrackerFile = z.infer<typeof trackerFile>
 
-export const openHypervisor: typeof openOwn = (config, context) =>
-  trackChanges(openFolderHypervisor({ ...config, ...context }), config, context.dataDir)
+export const openHypervisor: typeof openOwn = (config, context) => {
+  assert(config.driver === 'folder', 'only the folder driver has no tracker of its own')
+  return trackChanges(openFolderHypervisor({ ...config, ...context }), config, context.dataDir)
+}
 
-function trackChanges(inner: HostHypervisor, config: HypervisorConfig, dataDir: string): HostHypervisor {
+function trackChanges(inner: HostHypervisor, config: FolderConfig, dataDir: string): HostHypervisor {
   const dir = join(dataDir, 'tracker')
   mkdirSync(dir, { recursive: true })
   const pathsOf = (id: FabricVmId): Map<DiskId, string> => {
@@ -37,7 +41,6 @@ function trackChanges(inner: HostHypervisor, config: HypervisorConfig, dataDir: 
     return new Map(vm ? disksOf(vm).map(({ diskId, path }) => [diskId, path]) : [])
   }
   return {
-    overlayFormat: inner.overlayFormat,
     recover: () => inner.recover(),
     disks: (vm) => inner.disks(vm),
 

@@ -187,7 +187,6 @@ function fileHypervisor(image: string): HostHypervisor {
     }
   }
   return {
-    overlayFormat: 'raw',
     recover: async () => {},
     disks: async () => [],
     openSnapshot,

@@ -22,7 +22,7 @@ export class Killed extends Error {}
 export interface HostOptions
   extends Omit<
     LifeOptions,
-    'dir' | 'config' | 'identity' | 'skewMs' | 'disk' | 'hypervisor' | 'diskPaths' | 'dial'
+    'dir' | 'config' | 'identity' | 'skewMs' | 'disk' | 'hypervisor' | 'stoppedDisks' | 'dial'
   > {
   readonly name: string
   /** Names the key of this host. */
@@ -95,7 +95,7 @@ export class Host {
       skewMs: () => this.skewMs,
       disk: this.disk,
       hypervisor: this.hypervisor,
-      diskPaths: (vm) => this.#diskPaths(vm),
+      stoppedDisks: (vm) => this.#stoppedDisks(vm),
       dial: ({ expectPeer }) => {
         const to = expectPeer?.serverId
         if (!to) throw new Error('nobody is called')
@@ -155,16 +155,17 @@ export class Host {
   }
 
   /** The guest's disks as files, for an adoption. */
-  async #diskPaths(vm: FabricVmId) {
+  async #stoppedDisks(vm: FabricVmId) {
     const guest = this.hypervisor.guest(vm)
-    return (guest?.disks ?? []).map(({ diskId, sizeBytes, blocks }) => {
+    const disks = (guest?.disks ?? []).map(({ diskId, sizeBytes, blocks }) => {
       const path = `/guests/${vm}/${diskId}`
       const file = new SimFile()
       for (const [index, block] of blocks) file.write(block, index * CLUSTER_BYTES)
       file.truncate(sizeBytes)
       this.disk.files.set(path, file)
-      return { diskId, sizeBytes, path }
+      return { diskId, sizeBytes, path, kind: 'raw' as const }
     })
+    return { disks, [Symbol.dispose]() {} }
   }
 }
 

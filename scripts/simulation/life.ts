@@ -52,7 +52,7 @@ export interface LifeOptions {
   readonly isProving: boolean
   /** For a call to a worker, one way. */
   readonly callMs: () => number
-  readonly diskPaths: ReplicaCommandDeps['diskPaths']
+  readonly stoppedDisks: ReplicaCommandDeps['stoppedDisks']
   readonly dial: NonNullable<NonNullable<AgentOptions['overrides']>['dial']>
   /** Looks on; may throw to end this life there. */
   readonly watch: LifeWatch
@@ -171,10 +171,10 @@ export class Life {
     const target = await startTarget({ ...options, store: far.store, outbox, raise })
     const isRevoked = () => false
     const sources = await startSources({ ...options, engine: far.engine, state, outbox, raise, isRevoked })
-    const { diskPaths } = this.#options
+    const { stoppedDisks } = this.#options
     const handlers = {
       ...sourceCommands(sources),
-      ...replicaCommands({ ...target, store: far.store, sources, overlayFormat: 'raw', diskPaths }),
+      ...replicaCommands({ ...target, store: far.store, sources, overlayFormat: 'raw', stoppedDisks }),
       'policy.update': async ({ vmId, policy }: CommandRequest<'policy.update'>) => {
         sources.setPolicy(vmId, policy)
         if (await far.store.get(vmId)) {

@@ -61,7 +61,6 @@ export class SimHypervisor {
   /** The port, as one life of the host uses it. */
   view(clock: Clock, isAlive: () => boolean): HostHypervisor {
     return {
-      overlayFormat: 'raw',
       recover: async () => {
         this.openSnapshots = 0
       },

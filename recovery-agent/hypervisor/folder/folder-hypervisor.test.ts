@@ -15,11 +15,12 @@ import {
 import { readRun, writeRun } from '#shared/folder/vm-file.ts'
 import { silentLog } from '#shared/log.ts'
 import { type HypervisorSubject, hypervisorConformance } from '../conformance.ts'
-import type { Snapshot } from '../port.ts'
-import { type FolderHypervisor, openFolderHypervisor } from './folder-hypervisor.ts'
+import type { HostHypervisor, Snapshot } from '../port.ts'
+import { openFolderFiles } from './folder-files.ts'
+import { openFolderHypervisor } from './folder-hypervisor.ts'
 
 /** Where these tests run there may be reflinks or not: what is to be seen without them is asked for. */
-const hypervisorOf = (fabric: TestFabric, freezeLimitMs = 20_000, useReflinks = false): FolderHypervisor =>
+const hypervisorOf = (fabric: TestFabric, freezeLimitMs = 20_000, useReflinks = false): HostHypervisor =>
   openFolderHypervisor({
     root: fabric.root,
     host: 'host1',
@@ -68,7 +69,7 @@ describe('folder hypervisor', () => {
   })
   afterEach(() => fabric[Symbol.asyncDispose]())
 
-  const brief = (hypervisor: FolderHypervisor, of = vm) =>
+  const brief = (hypervisor: HostHypervisor, of = vm) =>
     hypervisor.openSnapshot({ fabricVmId: of.file.id, hold: 'brief' })
 
   test('I11: the agent killed with a snapshot open: the watchdog lets the VM go at once', async () => {
@@ -319,13 +320,14 @@ describe('folder hypervisor', () => {
     expect(readdirSync(join(fabric.root, 'agent-data', 'snapshots'))).toEqual([])
   })
 
-  test('paths for adopting are given for a VM that is off only', async () => {
-    const hypervisor = hypervisorOf(fabric)
-    expect(await hypervisor.diskPaths(vm.file.id)).toEqual([
-      { diskId: 'd0', sizeBytes: 1024 * 1024, path: join(vm.dir, 'disk0.img') },
-      { diskId: 'd1', sizeBytes: 1024 * 1024, path: join(vm.dir, 'disk1.img') },
+  test('disks for adopting are given for a VM that is off only', async () => {
+    const files = openFolderFiles({ root: fabric.root, host: 'host1' })
+    using stopped = await files.stoppedDisks(vm.file.id)
+    expect(stopped.disks).toEqual([
+      { diskId: 'd0', sizeBytes: 1024 * 1024, path: join(vm.dir, 'disk0.img'), kind: 'raw' },
+      { diskId: 'd1', sizeBytes: 1024 * 1024, path: join(vm.dir, 'disk1.img'), kind: 'raw' },
     ])
     await fabric.start(vm)
-    await expect(hypervisor.diskPaths(vm.file.id)).rejects.toMatchObject({ code: 'vm-running' })
+    await expect(files.stoppedDisks(vm.file.id)).rejects.toMatchObject({ code: 'vm-running' })
   })
 })

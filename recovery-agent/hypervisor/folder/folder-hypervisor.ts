@@ -13,7 +13,7 @@ import { type FolderVm, findVm, listVms } from '#shared/folder/layout.ts'
 import { isRunning, signalVm } from '#shared/folder/process.ts'
 import { openProcessTable } from '#shared/folder/process-table.ts'
 import { disksOf, readRun } from '#shared/folder/vm-file.ts'
-import type { DiskId, FabricVmId } from '#shared/ids.ts'
+import type { FabricVmId } from '#shared/ids.ts'
 import type { Logger } from '#shared/log.ts'
 import { openDataMap } from '../data-map.ts'
 import type { HostHypervisor, Snapshot, SnapshotDisk, SnapshotRequest } from '../port.ts'
@@ -39,14 +39,7 @@ export interface FolderHypervisorOptions {
   readonly useReflinks?: boolean
 }
 
-export interface FolderHypervisor extends HostHypervisor {
-  /** Image files of a VM that is off, for `ReplicaStore.adopt`. Throws `vm-running`. */
-  diskPaths(
-    vm: FabricVmId,
-  ): Promise<readonly { readonly diskId: DiskId; readonly sizeBytes: number; readonly path: string }[]>
-}
-
-export function openFolderHypervisor(options: FolderHypervisorOptions): FolderHypervisor {
+export function openFolderHypervisor(options: FolderHypervisorOptions): HostHypervisor {
   const { root, host, clock, log, freezeLimitMs } = options
   const snapshotsDir = join(options.dataDir, 'snapshots')
   const table = openProcessTable()
@@ -171,8 +164,6 @@ export function openFolderHypervisor(options: FolderHypervisorOptions): FolderHy
   }
 
   return {
-    overlayFormat: 'raw',
-
     async recover() {
       // Not the folder itself: it may be a file system of its own.
       for (const name of existsSync(snapshotsDir) ? readdirSync(snapshotsDir) : [])
@@ -184,14 +175,6 @@ export function openFolderHypervisor(options: FolderHypervisorOptions): FolderHy
 
     async disks(id) {
       return disksOf(vmOrThrow(id)).map(({ diskId, name, sizeBytes }) => ({ diskId, name, sizeBytes }))
-    },
-
-    async diskPaths(id) {
-      const vm = vmOrThrow(id)
-      if (isRunning(readRun(vm.dir), table)) {
-        throw new HotsiteError('vm-running', `VM ${vm.file.name} is running; its disks are in use`)
-      }
-      return disksOf(vm).map(({ diskId, sizeBytes, path }) => ({ diskId, sizeBytes, path }))
     },
 
     async openSnapshot({ fabricVmId, hold: kind }: SnapshotRequest) {

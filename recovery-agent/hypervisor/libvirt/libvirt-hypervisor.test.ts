@@ -5,12 +5,18 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { systemClock } from '#shared/clock.ts'
 import { fabricVmId } from '#shared/ids.ts'
 import { silentLog } from '#shared/log.ts'
+import { replicationPolicy } from '#shared/messages/policy.ts'
 import { hasLibvirt, type TestGuest, TestLibvirt } from '#shared/testing/libvirt/test-libvirt.ts'
+import { StoreFixture } from '../../replica/testing/fixture.ts'
+import { testServer, testVm } from '../../replica/testing/model-vm.ts'
 import { type HypervisorSubject, hypervisorConformance } from '../conformance.ts'
 import type { HostHypervisor, Snapshot } from '../port.ts'
+import { openLibvirtFiles } from './libvirt-files.ts'
 import { openLibvirtHypervisor } from './libvirt-hypervisor.ts'
+import { openVirsh } from './virsh.ts'
 
 const MiB = 2 ** 20
+const defaultPolicy = replicationPolicy.parse({})
 const COUNTER_OFFSET_BYTES = 65_536
 
 describe.skipIf(!hasLibvirt())('with real guests', () => {
@@ -215,6 +221,39 @@ describe.skipIf(!hasLibvirt())('with real guests', () => {
     ])
     await guest.stop()
   })
+
+  it.each(['raw', 'qcow2'] as const)(
+    'the disks of a VM that is off, %s, are shown for adopting; of one that runs they are not',
+    async (format) => {
+      const guest = await makeGuest(format)
+      const files = openLibvirtFiles({
+        virsh: openVirsh({ uri: libvirt.uri, timeoutMs: 60_000 }),
+        scratchDir: join(libvirt.dir, 'scratch'),
+        clock: systemClock,
+      })
+      const vm = fabricVmId.parse(guest.uuid)
+      guest.write(1, 4 * MiB, Buffer.alloc(70_000, 'adopted'))
+      using fixture = new StoreFixture()
+      {
+        using stopped = await files.stoppedDisks(vm)
+        fixture.store.adopt({
+          vmId: testVm,
+          epoch: 1,
+          sourceServerId: testServer,
+          policy: defaultPolicy,
+          disks: stopped.disks,
+        })
+      }
+      expect(scratchFiles()).toEqual([])
+      const layer = join(fixture.dir, 'replicas', testVm, 'vdb', '1-000000000000.qcow2')
+      execFileSync('qemu-img', ['compare', '-f', 'qcow2', '-F', format, layer, guest.disks[1]?.path ?? ''])
+      expect(await files.anyVmNames([guest.disks[1]?.path ?? ''])).toBe(true)
+      expect(await files.anyVmNames([layer])).toBe(false)
+      await guest.start()
+      await expect(files.stoppedDisks(vm)).rejects.toMatchObject({ code: 'vm-running' })
+      await guest.stop()
+    },
+  )
 
   it('raw disks have no tracker: they are compared each time', async () => {
     const guest = await makeGuest('raw')

@@ -25,7 +25,7 @@ export interface LibvirtHypervisorOptions {
   readonly virsh?: Virsh
 }
 
-const VIRSH_TIMEOUT_MS = 90_000
+export const VIRSH_TIMEOUT_MS = 90_000
 
 export function openLibvirtHypervisor(options: LibvirtHypervisorOptions): HostHypervisor {
   const { clock, log } = options
@@ -38,8 +38,6 @@ export function openLibvirtHypervisor(options: LibvirtHypervisorOptions): HostHy
   const domainOf = async (vm: FabricVmId): Promise<Domain> => parseDomain(await virsh.run(['dumpxml', vm]))
 
   return {
-    overlayFormat: 'qcow2',
-
     async recover() {
       for (const uuid of files.uuids()) {
         try {

@@ -11,10 +11,13 @@ stamp=$(cat "$here/guest-init" "${BASH_SOURCE[0]}" | cksum)
 work=$(mktemp -d "$out/build.XXXXXX") && trap 'rm -rf "$work"' EXIT
 
 cd "$work"
-kernel=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: *//p' | head -n 1)
-for package in "$kernel" busybox-static; do
-  apt-get download -qq "$package" 2>/dev/null || { echo "The package $package cannot be downloaded: run apt-get update, and look at the network." >&2; exit 1; }
-done
+download() {
+  local kernel
+  kernel=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: *//p' | head -n 1)
+  [ -n "$kernel" ] && apt-get download -qq "$kernel" busybox-static >/dev/null 2>&1
+}
+download || { apt-get update -qq >/dev/null 2>&1; download; } ||
+  { echo 'The packages linux-image-cloud-amd64 and busybox-static cannot be downloaded: run apt-get update as root, and look at the network.' >&2; exit 1; }
 for deb in *.deb; do dpkg-deb -x "$deb" unpacked; done
 
 root=$work/root

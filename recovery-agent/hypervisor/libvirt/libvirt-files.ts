@@ -1,0 +1,71 @@
+/** Disks of a host under libvirt, as files. */
+import { realpathSync } from 'node:fs'
+import type { Clock } from '#shared/clock.ts'
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import { NbdClient } from '../../nbd/client.ts'
+import type { HostFiles, StoppedDisk } from '../port.ts'
+import { parseDomain } from './domain.ts'
+import { LeftoverFiles } from './leftovers.ts'
+import { NBD_TIMEOUT_MS } from './nbd-disk.ts'
+import { type ShownImage, show } from './show-image.ts'
+import type { Virsh } from './virsh.ts'
+
+export function openLibvirtFiles(options: {
+  readonly virsh: Virsh
+  readonly scratchDir: string
+  readonly clock: Clock
+}): HostFiles {
+  const { virsh, clock } = options
+  const files = new LeftoverFiles(options.scratchDir)
+  return {
+    overlayFormat: 'qcow2',
+
+    async stoppedDisks(vm) {
+      const domain = parseDomain(await virsh.run(['dumpxml', vm]))
+      if (domain.isLive)
+        throw new HotsiteError('vm-running', `VM ${domain.name} is running; its disks are in use`)
+      const shown: ShownImage[] = []
+      const stop = () => {
+        for (const image of shown) image[Symbol.dispose]()
+      }
+      try {
+        const disks: StoppedDisk[] = []
+        for (const disk of domain.disks) {
+          const image = await show({ files, clock }, { domain, disk })
+          shown.push(image)
+          const { socketPath } = image
+          using client = NbdClient.connect({
+            socketPath,
+            exportName: '',
+            contexts: [],
+            timeoutMs: NBD_TIMEOUT_MS,
+          })
+          disks.push({ diskId: disk.diskId, sizeBytes: client.sizeBytes, path: socketPath, kind: 'nbd' })
+        }
+        return { disks, [Symbol.dispose]: stop }
+      } catch (error) {
+        stop()
+        throw error
+      }
+    },
+
+    async anyVmNames(paths) {
+      const wanted = new Set(paths.map(real))
+      const uuids = (await virsh.run(['list', '--all', '--uuid'])).split('\n').map((uuid) => uuid.trim())
+      for (const uuid of uuids.filter(Boolean)) {
+        const { disks } = parseDomain(await virsh.run(['dumpxml', uuid]))
+        if (disks.some(({ path }) => path !== null && wanted.has(real(path)))) return true
+      }
+      return false
+    },
+  }
+}
+
+function real(path: string): string {
+  try {
+    return realpathSync(path)
+  } catch {
+    // A file that is gone is named by its path at the most.
+    return path
+  }
+}
