@@ -116,4 +116,11 @@ export const fabricErrors = {
     action: 'Nothing: the disks are compared block by block on this host, and only what differs is sent.',
     retryable: true,
   },
+  'scratch-low': {
+    cause:
+      'The file system for scratch files of snapshots has so little room that a guest that writes much could be paused.',
+    action:
+      'Free space there, or set hypervisor.scratchDir to a larger file system; the next copy cycle then works.',
+    retryable: true,
+  },
 } as const satisfies Record<string, ErrorEntry>

@@ -20,6 +20,7 @@ export interface LibvirtHypervisorOptions {
   readonly uri: string
   /** Sockets and scratch files. QEMU must be able to write there. */
   readonly scratchDir: string
+  readonly minFreeBytes?: number
   readonly clock: Clock
   readonly log: Logger
   readonly virsh?: Virsh
@@ -27,12 +28,16 @@ export interface LibvirtHypervisorOptions {
 
 export const VIRSH_TIMEOUT_MS = 90_000
 
+/** More than a fast disk takes in the second between two looks. */
+const SCRATCH_MIN_FREE_BYTES = 2 ** 30
+
 export function openLibvirtHypervisor(options: LibvirtHypervisorOptions): HostHypervisor {
   const { clock, log } = options
   const virsh = options.virsh ?? openVirsh({ uri: options.uri, timeoutMs: VIRSH_TIMEOUT_MS })
   const checkpoints = new Checkpoints(virsh, log)
   const files = new LeftoverFiles(options.scratchDir)
-  const deps = { virsh, checkpoints, files, clock, log }
+  const { uri, minFreeBytes = SCRATCH_MIN_FREE_BYTES } = options
+  const deps = { virsh, uri, minFreeBytes, checkpoints, files, clock, log }
   const open = new Set<FabricVmId>()
 
   const domainOf = async (vm: FabricVmId): Promise<Domain> => parseDomain(await virsh.run(['dumpxml', vm]))

@@ -2,15 +2,17 @@
  * The disks of a running domain at one instant: a backup job in pull mode. From then on QEMU copies what the guest
  * overwrites to scratch files first, and shows the old state over NBD; the guest is never held for it.
  */
-import { rmSync } from 'node:fs'
+import { rmSync, statfsSync } from 'node:fs'
 import type { Clock } from '#shared/clock.ts'
 import { errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { Logger } from '#shared/log.ts'
 import { NbdClient } from '../../nbd/client.ts'
+import { bytesText } from '../../source/words.ts'
 import type { Snapshot, SnapshotDisk, SnapshotRequest } from '../port.ts'
 import { type BackupDisk, backupXml, bitmapOf, checkpointXml } from './backup-xml.ts'
 import { type Checkpoints, checkpointName } from './checkpoints.ts'
 import type { Domain, DomainDisk } from './domain.ts'
+import { guardJob } from './job-guard.ts'
 import { endLeftoverJob } from './leftover-job.ts'
 import type { LeftoverFiles } from './leftovers.ts'
 import { dirtyExtents, NBD_TIMEOUT_MS, nbdDisk } from './nbd-disk.ts'
@@ -20,6 +22,9 @@ export interface SnapshotDeps {
   readonly virsh: Virsh
   readonly checkpoints: Checkpoints
   readonly files: LeftoverFiles
+  readonly uri: string
+  /** Below so much room for scratch files no job is begun, and one that is going on is ended. */
+  readonly minFreeBytes: number
   readonly clock: Clock
   readonly log: Logger
 }
@@ -87,10 +92,13 @@ async function begin(deps: SnapshotDeps, domain: Domain, plan: BackupPlan): Prom
     plan.checkpoint === undefined ? undefined : checkpointXml(plan.checkpoint, plan.disks, others)
   if (checkpoint !== undefined) xml.push(checkpoint)
   const paths = files.writeRequests(uuid, xml)
+  refuseIfScratchIsLow(deps, domain)
   const capturedAtMs = clock.now()
+  const guard = guardJob({ uri: deps.uri, uuid, scratchDir: files.dir, minFreeBytes: deps.minFreeBytes })
   try {
     await virsh.run(['backup-begin', uuid, ...paths])
   } catch (error) {
+    guard[Symbol.dispose]()
     throw beginError(domain, error)
   } finally {
     for (const path of paths) rmSync(path, { force: true })
@@ -99,6 +107,7 @@ async function begin(deps: SnapshotDeps, domain: Domain, plan: BackupPlan): Prom
   let closed: { readonly intact: boolean } | undefined
   const close = () => {
     closed ??= end(deps, domain, clients)
+    guard[Symbol.dispose]()
     return closed
   }
   try {
@@ -140,6 +149,16 @@ function end({ virsh, files, log }: SnapshotDeps, { uuid, name }: Domain, client
     log.warn('libvirt.backup-not-ended', { vm: name, error })
     return { intact: false }
   }
+}
+
+function refuseIfScratchIsLow({ files, minFreeBytes }: SnapshotDeps, { name }: Domain): void {
+  const { bavail, bsize } = statfsSync(files.dir)
+  const freeBytes = bavail * bsize
+  if (freeBytes >= minFreeBytes) return
+  throw new HotsiteError(
+    'scratch-low',
+    `VM ${name} is not captured: ${bytesText(freeBytes)} are free for scratch files in ${files.dir}, ${bytesText(minFreeBytes)} have to be`,
+  )
 }
 
 /** libvirt would wait half a minute for the job of somebody else to end before it says so. */
