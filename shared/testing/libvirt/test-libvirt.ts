@@ -8,10 +8,15 @@ import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, wr
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { until } from '../../folder/testing/test-fabric.ts'
+import { systemClock } from '../../clock.ts'
 import { hasTool } from '../tools.ts'
 
+/** Where guests write how often they have written. */
+export const COUNTER_OFFSET_BYTES = 0
+
 const NOBODY = 65_534
+/** An emulated guest boots in five seconds, and in a minute on a machine that is busy with other tests. */
+const PATIENCE_MS = 150_000
 const isRoot = process.getuid?.() === 0
 
 /** Every tool that it needs. */
@@ -79,8 +84,8 @@ export class TestLibvirt implements AsyncDisposable {
         XDG_DATA_HOME: home('data'),
       },
     })
-    await until('libvirtd answers', () => existsSync(this.#socket))
-    await until(
+    await eventually('libvirtd answers', () => existsSync(this.#socket))
+    await eventually(
       'libvirtd answers',
       async () =>
         await this.virsh('list').then(
@@ -102,11 +107,7 @@ export class TestLibvirt implements AsyncDisposable {
     return (await promisify(execFile)('virsh', ['-q', '-c', this.uri, ...args])).stdout
   }
 
-  async define(options: {
-    readonly name: string
-    readonly disks: readonly TestDisk[]
-    readonly counterOffsetBytes: number
-  }): Promise<TestGuest> {
+  async define(options: { readonly name: string; readonly disks: readonly TestDisk[] }): Promise<TestGuest> {
     const { name, disks } = options
     const guest = new TestGuest(this, {
       name,
@@ -115,7 +116,7 @@ export class TestLibvirt implements AsyncDisposable {
     for (const { path, format, sizeBytes } of guest.disks)
       execFileSync('qemu-img', ['create', '-q', '-f', format, path, String(sizeBytes)])
     const xml = join(this.dir, `${name}.xml`)
-    writeFileSync(xml, domainXml(this, guest, options.counterOffsetBytes))
+    writeFileSync(xml, domainXml(this, guest))
     this.giveAway()
     await this.virsh('define', xml)
     guest.uuid = (await this.virsh('domuuid', name)).trim()
@@ -126,9 +127,14 @@ export class TestLibvirt implements AsyncDisposable {
     return join(this.dir, 'images', `${name}-${index}.img`)
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  /** Whatever a test left running. */
+  async stopGuests(): Promise<void> {
     const running = await this.virsh('list', '--name').catch(() => '')
     for (const name of running.split('\n').filter(Boolean)) await this.virsh('destroy', name).catch(() => {})
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stopGuests()
     await this.killDaemon()
     rmSync(this.dir, { recursive: true, force: true })
   }
@@ -150,7 +156,7 @@ export class TestGuest {
     return join(this.#libvirt.dir, `${this.name}.console`)
   }
 
-  /** Until it writes. */
+  /** Until it writes: n to the first disk, then to the second, little-endian at `COUNTER_OFFSET_BYTES`. */
   async start(): Promise<void> {
     await this.#libvirt.virsh('start', this.name)
     await this.progress()
@@ -163,7 +169,7 @@ export class TestGuest {
   /** As `virsh destroy`, but QEMU stores its bitmaps. */
   async quit(): Promise<void> {
     await this.#libvirt.virsh('qemu-monitor-command', this.name, '{"execute":"quit"}').catch(() => {})
-    await until(
+    await eventually(
       'QEMU ends',
       async () => (await this.#libvirt.virsh('domstate', this.name)).trim() === 'shut off',
     )
@@ -177,7 +183,7 @@ export class TestGuest {
       ),
       'SIGKILL',
     )
-    await until(
+    await eventually(
       'QEMU ends',
       async () => (await this.#libvirt.virsh('domstate', this.name)).trim() === 'shut off',
     )
@@ -191,7 +197,7 @@ export class TestGuest {
 
   async progress(): Promise<void> {
     const from = this.counter()
-    await until(`guest ${this.name} writes`, () => this.counter() > from + 1)
+    await eventually(`guest ${this.name} writes`, () => this.counter() > from + 1)
   }
 
   /** While it is off. */
@@ -210,12 +216,21 @@ export class TestGuest {
   }
 }
 
+/** Waits for a condition of guests and daemons, never for a time. */
+export async function eventually(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
+  const deadlineMs = systemClock.monotonicMs() + PATIENCE_MS
+  while (!(await holds())) {
+    if (systemClock.monotonicMs() > deadlineMs) throw new Error(`still not: ${what}`)
+    await systemClock.sleep(20)
+  }
+}
+
 /** Built once for all tests of this checkout. */
 function guestFolder(): string {
   return join(import.meta.dirname, '..', '..', '..', 'node_modules', '.cache', 'hotsite-guest')
 }
 
-function domainXml(libvirt: TestLibvirt, guest: TestGuest, counterOffsetBytes: number): string {
+function domainXml(libvirt: TestLibvirt, guest: TestGuest): string {
   const disks = guest.disks.map(
     ({ path, format }, i) =>
       `<disk type='file' device='disk'><driver name='qemu' type='${format}'/><source file='${path}'/>` +
@@ -224,7 +239,7 @@ function domainXml(libvirt: TestLibvirt, guest: TestGuest, counterOffsetBytes: n
   return `<domain type='qemu'>
   <name>${guest.name}</name><memory unit='MiB'>128</memory><vcpu>1</vcpu>
   <os><type arch='x86_64' machine='pc'>hvm</type><kernel>${libvirt.guestDir}/vmlinuz</kernel>
-    <initrd>${libvirt.guestDir}/initrd.gz</initrd><cmdline>console=ttyS0 quiet counter=${counterOffsetBytes}</cmdline></os>
+    <initrd>${libvirt.guestDir}/initrd.gz</initrd><cmdline>console=ttyS0 quiet</cmdline></os>
   <features><acpi/></features>
   <on_poweroff>destroy</on_poweroff><on_reboot>destroy</on_reboot>
   <devices>
