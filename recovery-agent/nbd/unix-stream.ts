@@ -121,3 +121,13 @@ export function connectUnixStream({ socketPath, timeoutMs }: ConnectOptions): By
     [Symbol.dispose]: close,
   }
 }
+
+/** A server makes the socket before it listens on it, so that it is there says little. */
+export function isListening(socketPath: string): boolean {
+  try {
+    connectUnixStream({ socketPath, timeoutMs: 1_000 })[Symbol.dispose]()
+    return true
+  } catch {
+    return false
+  }
+}

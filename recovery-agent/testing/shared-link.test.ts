@@ -46,7 +46,7 @@ test('on a slow link a huge delta starves nobody: small VMs go on copying, and a
   )
   for (const vm of [huge, ...small]) await until('the first points', () => vm.report().ackedSeq >= 1)
 
-  link.setBytesPerSecond(2 * MiB)
+  link.setBytesPerSecond(MiB)
   huge.fill(60 * 16)
   const before = link.bytesToTarget
   let hugeDone = false
@@ -59,10 +59,10 @@ test('on a slow link a huge delta starves nobody: small VMs go on copying, and a
     for (const vm of small) vm.fill(2)
     await Promise.all(small.map((vm) => vm.copyNow()))
   }
-  // Nine copies of 128 KiB, beside 60 MiB that take half a minute alone.
+  // Nine copies of 128 KiB, beside 60 MiB that take a minute alone.
   expect(hugeDone).toBe(false)
-  // The kernel holds some megabytes of bulk that nothing can overtake: seconds of this link, not thirty.
-  expect(slowestMs).toBeLessThan(10_000)
+  // The kernel holds some megabytes of bulk that nothing can overtake: seconds of this link, not sixty.
+  expect(slowestMs).toBeLessThan(20_000)
   link.setBytesPerSecond(Number.POSITIVE_INFINITY)
   await bulk
 }, 120_000)

@@ -2,7 +2,7 @@ import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { systemClock } from '#shared/clock.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import { fabricVmId } from '#shared/ids.ts'
@@ -26,9 +26,6 @@ import { openVirsh } from './virsh.ts'
 const MiB = 2 ** 20
 const defaultPolicy = replicationPolicy.parse({})
 const FILLER_BYTES = 3 * 2 ** 30
-
-// Emulated guests on a busy machine take their time.
-vi.setConfig({ testTimeout: 240_000, hookTimeout: 120_000 })
 
 describe.skipIf(!hasLibvirt())('with real guests', () => {
   let libvirt: TestLibvirt

@@ -74,10 +74,12 @@ export function openLibvirtHypervisor(options: LibvirtHypervisorOptions): HostHy
         const snapshot = domain.isLive
           ? await openRunning(deps, domain, request)
           : await openOff(deps, domain)
+        let isOpen = true
         return {
           ...snapshot,
           close() {
-            open.delete(vm)
+            if (isOpen) open.delete(vm)
+            isOpen = false
             return snapshot.close()
           },
         }

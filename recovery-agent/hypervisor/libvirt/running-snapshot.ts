@@ -91,8 +91,8 @@ async function begin(deps: SnapshotDeps, domain: Domain, plan: BackupPlan): Prom
   const checkpoint =
     plan.checkpoint === undefined ? undefined : checkpointXml(plan.checkpoint, plan.disks, others)
   if (checkpoint !== undefined) xml.push(checkpoint)
-  const paths = files.writeRequests(uuid, xml)
   refuseIfScratchIsLow(deps, domain)
+  const paths = files.writeRequests(uuid, xml)
   const capturedAtMs = clock.now()
   const guard = guardJob({ uri: deps.uri, uuid, scratchDir: files.dir, minFreeBytes: deps.minFreeBytes })
   try {

@@ -4,6 +4,7 @@ import { once } from 'node:events'
 import { existsSync, rmSync } from 'node:fs'
 import type { Clock } from '#shared/clock.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import { isListening } from '../../nbd/unix-stream.ts'
 import type { Domain, DomainDisk } from './domain.ts'
 import type { LeftoverFiles } from './leftovers.ts'
 
@@ -61,7 +62,7 @@ async function startServer(
     server.kill('SIGKILL')
     rmSync(socketPath, { force: true })
   }
-  while (!existsSync(socketPath)) {
+  while (!isListening(socketPath)) {
     const isOver = server.exitCode !== null || server.pid === undefined
     if (isOver || clock.monotonicMs() > deadlineMs) {
       stop()

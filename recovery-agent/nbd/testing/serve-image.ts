@@ -1,9 +1,9 @@
 /** qemu-nbd over an image, for tests. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { until } from '#shared/folder/testing/test-fabric.ts'
+import { isListening } from '../unix-stream.ts'
 
 export interface ImageServer extends AsyncDisposable {
   readonly socketPath: string
@@ -22,10 +22,10 @@ export async function serveImage(options: {
   const child = spawn(
     'qemu-nbd',
     ['-r', '-t', '-e', '4', '-f', options.format, '-k', socketPath, ...bitmap, options.path],
-    { stdio: ['ignore', 'ignore', 'inherit'] },
+    { stdio: 'ignore' },
   )
   const gone = once(child, 'exit')
-  await until('qemu-nbd listens', () => existsSync(socketPath) || child.exitCode !== null)
+  await until('qemu-nbd listens', () => isListening(socketPath) || child.exitCode !== null)
   return {
     socketPath,
     async kill() {
