@@ -20,7 +20,7 @@ import {
 } from './protocol.ts'
 import { type ByteStream, type ConnectOptions, connectUnixStream } from './unix-stream.ts'
 
-/** 256 KiB and 16 on their way read fastest (docs/performance.md). */
+/** Larger pieces were slower to read from qemu-nbd, and so were fewer on their way. */
 const READ_BYTES = 256 << 10
 const MAX_IN_FLIGHT = 16
 /** The length of a request is 32 bits, and a multiple of any block size. */

@@ -6,10 +6,18 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 
-/** $1: connection, $2: domain, $3: folder of the scratch files, $4: KiB that have to stay free there. */
+/**
+ * $1: connection, $2: domain, $3: folder of the scratch files, $4: KiB that have to stay free there, $5: socket of the job,
+ * by which it is told from the jobs of others. One that an agent began with its last breath comes a little later.
+ */
 const SCRIPT = `
 end_job() {
-  virsh -q -c "$1" domjobabort "$2"
+  for attempt in 1 2 3 4 5 6 7 8 9 10; do
+    if virsh -q -c "$1" backup-dumpxml "$2" | grep -qF "$5"; then
+      virsh -q -c "$1" domjobabort "$2" && break
+    fi
+    sleep 1
+  done
   case $(virsh -q -c "$1" domstate --reason "$2") in
     'paused (I/O error)'*) virsh -q -c "$1" resume "$2" ;;
   esac
@@ -32,26 +40,28 @@ wait
 export interface GuardedJob {
   readonly uri: string
   readonly uuid: string
+  readonly socketPath: string
   readonly scratchDir: string
   readonly minFreeBytes: number
 }
 
 /** Begin it before the job, and dispose of it when that has ended. */
-export function guardJob({ uri, uuid, scratchDir, minFreeBytes }: GuardedJob): Disposable {
-  const child: ChildProcess = spawn(
-    'sh',
-    ['-c', SCRIPT, 'hotsite-job-guard', uri, uuid, scratchDir, String(Math.ceil(minFreeBytes / 1024))],
-    {
-      detached: true,
-      stdio: ['pipe', 'ignore', 'ignore'],
-      cwd: '/',
-      env: { PATH: process.env['PATH'], LC_ALL: 'C' },
-    },
-  )
+export function guardJob(job: GuardedJob): Disposable {
+  const child = spawnGuard(job)
   child.on('error', () => {})
   child.stdin?.on('error', () => {})
   if (child.pid === undefined)
     throw new HotsiteError('capture-failed', 'cannot start the guard of the backup job: sh does not start')
   child.unref()
   return { [Symbol.dispose]: () => child.stdin?.end('done\n') }
+}
+
+export function spawnGuard({ uri, uuid, socketPath, scratchDir, minFreeBytes }: GuardedJob): ChildProcess {
+  const minFreeKib = String(Math.ceil(minFreeBytes / 1024))
+  return spawn('sh', ['-c', SCRIPT, 'hotsite-job-guard', uri, uuid, scratchDir, minFreeKib, socketPath], {
+    detached: true,
+    stdio: ['pipe', 'ignore', 'ignore'],
+    cwd: '/',
+    env: { PATH: process.env['PATH'], LC_ALL: 'C' },
+  })
 }

@@ -13,7 +13,9 @@ import { type ShownImage, show } from './show-image.ts'
 
 export async function openOff(deps: SnapshotDeps, domain: Domain): Promise<Snapshot> {
   const { checkpoints, clock, virsh, files } = deps
-  const [base] = await checkpoints.list(domain.uuid)
+  // Of several only the newest goes on: the oldest alone would miss what was written since the next one began.
+  const line = await checkpoints.list(domain.uuid)
+  const base = line.length === 1 ? line[0] : undefined
   const capturedAtMs = clock.now()
   const servers: ShownImage[] = []
   const clients: NbdClient[] = []
@@ -56,7 +58,7 @@ function changesOf(client: NbdClient, bitmap: string | undefined): SnapshotDisk[
   const context = `qemu:dirty-bitmap:${bitmap}`
   return bitmap !== undefined && client.has(context)
     ? { kind: 'tracked', extents: dirtyExtents(client, context) }
-    : { kind: 'scan', reason: 'the VM is off, and nothing was tracked before' }
+    : { kind: 'scan', reason: 'the VM is off, and no single bitmap says what changed' }
 }
 
 /** Changes with everything that is written to the file. */

@@ -94,7 +94,8 @@ async function begin(deps: SnapshotDeps, domain: Domain, plan: BackupPlan): Prom
   refuseIfScratchIsLow(deps, domain)
   const paths = files.writeRequests(uuid, xml)
   const capturedAtMs = clock.now()
-  const guard = guardJob({ uri: deps.uri, uuid, scratchDir: files.dir, minFreeBytes: deps.minFreeBytes })
+  const { uri, minFreeBytes } = deps
+  const guard = guardJob({ uri, uuid, socketPath, scratchDir: files.dir, minFreeBytes })
   try {
     await virsh.run(['backup-begin', uuid, ...paths])
   } catch (error) {
