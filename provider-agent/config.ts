@@ -1,14 +1,16 @@
 import { z } from 'zod'
 import { loadConfig, logConfig, resolveFrom } from '#shared/config.ts'
+import { libvirtFabricConfig } from './fabric/libvirt/config.ts'
 import { BACKOFF_MAX_MS } from './limits.ts'
 
-/** docs/folder-driver.md and docs/operations.md list the keys. Paths are relative to the file. */
+/** docs/folder-driver.md, docs/libvirt-driver.md and docs/operations.md list the keys. Paths are relative to the file. */
 export const providerConfig = z.strictObject({
   /** As the vault knows this server. */
   name: z.string().min(1),
   dataDir: z.string().min(1),
   fabric: z.discriminatedUnion('driver', [
     z.strictObject({ driver: z.literal('folder'), root: z.string().min(1) }),
+    libvirtFabricConfig,
   ]),
   /** Between attempts to reach the coordinator: each failure doubles the bound from minMs to maxMs. */
   reconnect: z
@@ -28,7 +30,11 @@ export function loadProviderConfig(path: string): ProviderConfig {
   return {
     ...config,
     dataDir: resolveFrom(path, config.dataDir),
-    fabric: { ...config.fabric, root: resolveFrom(path, config.fabric.root) },
+    fabric: withPaths(config.fabric, path),
     log: { ...config.log, dir: dir === undefined ? undefined : resolveFrom(path, dir) },
   }
+}
+
+function withPaths(fabric: ProviderConfig['fabric'], path: string): ProviderConfig['fabric'] {
+  return fabric.driver === 'folder' ? { ...fabric, root: resolveFrom(path, fabric.root) } : fabric
 }

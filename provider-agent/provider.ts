@@ -10,6 +10,7 @@ import { openSqlite } from '#shared/sqlite.ts'
 import type { ServerIdentity } from '#shared/trust/identity-store.ts'
 import type { ProviderConfig } from './config.ts'
 import { openFolderFabric } from './fabric/folder/folder-fabric.ts'
+import { openLibvirtFabric } from './fabric/libvirt/libvirt-fabric.ts'
 import type { Fabric } from './fabric/port.ts'
 import { providerCommandKinds, providerHandlers } from './handlers.ts'
 import { reportInventory } from './report-inventory.ts'
@@ -36,9 +37,11 @@ export function openFabric({
   clock,
   log,
 }: Pick<StartProviderOptions, 'config' | 'clock' | 'log'>): Fabric {
-  const { driver, root } = config.fabric
-  readFabric(root)
-  return openFolderFabric({ root, clock, log: log.with({ fabric: driver }) })
+  const { fabric } = config
+  const of = { clock, log: log.with({ fabric: fabric.driver }) }
+  if (fabric.driver === 'libvirt') return openLibvirtFabric({ config: fabric, ...of })
+  readFabric(fabric.root)
+  return openFolderFabric({ root: fabric.root, ...of })
 }
 
 /** The caller holds the data folder (`lockDataDir`). Throws `data-version-unknown`. */

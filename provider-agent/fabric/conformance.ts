@@ -17,24 +17,28 @@ export interface FabricSubject extends AsyncDisposable {
   readonly network: string
   /** A network of the fabric that `host` does not reach. */
   readonly unreachableNetwork: string
+  /** `driverSettings` of such a guest. */
   guest(kind: GuestKind): Record<string, unknown>
+  /** The longest that a healthy guest takes to come up, or to shut down. */
+  readonly patienceMs: number
   /** A new disk with content. */
   disk(id: string): OverlayDisk
   /** The daemon after a restart. */
   reopen(): Fabric
 }
 
-const HEARTBEAT_MS = 10_000
 const never = new AbortController().signal
 
 export function fabricConformance(name: string, make: () => Promise<FabricSubject>): void {
   describe(`Fabric: ${name}`, () => {
     let subject: FabricSubject
     let fabric: Fabric
+    let heartbeatMs: number
     const id: FabricVmId = fabricVmId.parse('3f1c')
     beforeEach(async () => {
       subject = await make()
       fabric = subject.fabric
+      heartbeatMs = subject.patienceMs
     })
     afterEach(() => subject[Symbol.asyncDispose]())
 
@@ -87,7 +91,7 @@ export function fabricConformance(name: string, make: () => Promise<FabricSubjec
       expect(await fabric.stop(id)).toEqual(absent)
       expect(await fabric.shutDown(id, 1000, never)).toEqual(absent)
       expect(await fabric.remove(id)).toEqual(absent)
-      await expect(fabric.start(id, HEARTBEAT_MS, never)).rejects.toMatchObject({ code: 'vm-unknown' })
+      await expect(fabric.start(id, heartbeatMs, never)).rejects.toMatchObject({ code: 'vm-unknown' })
     })
 
     test('define, start, shut down, remove: each answers with what it saw, each may be repeated', async () => {
@@ -110,16 +114,16 @@ export function fabricConformance(name: string, make: () => Promise<FabricSubjec
         observation: off,
       })
 
-      const started = await fabric.start(id, HEARTBEAT_MS, never)
+      const started = await fabric.start(id, heartbeatMs, never)
       expect(started).toMatchObject({ exists: true, power: 'running', nics, fenced: false })
-      expect(started.heartbeatAgeMs).toBeLessThanOrEqual(HEARTBEAT_MS)
-      expect(await fabric.start(id, HEARTBEAT_MS, never)).toMatchObject({ power: 'running' })
+      expect(started.heartbeatAgeMs).toBeLessThanOrEqual(heartbeatMs)
+      expect(await fabric.start(id, heartbeatMs, never)).toMatchObject({ power: 'running' })
       expect(await fabric.define(request)).toMatchObject({ power: 'running' })
       await expect(fabric.remove(id)).rejects.toMatchObject({ code: 'vm-running' })
 
-      expect(await fabric.shutDown(id, 10_000, never)).toEqual(off)
-      expect(await fabric.shutDown(id, 10_000, never)).toEqual(off)
-      expect((await fabric.start(id, HEARTBEAT_MS, never)).power).toBe('running')
+      expect(await fabric.shutDown(id, heartbeatMs, never)).toEqual(off)
+      expect(await fabric.shutDown(id, heartbeatMs, never)).toEqual(off)
+      expect((await fabric.start(id, heartbeatMs, never)).power).toBe('running')
       expect(await fabric.stop(id)).toEqual(off)
       expect(await fabric.stop(id)).toEqual(off)
       expect((await fabric.remove(id)).exists).toBe(false)
@@ -130,13 +134,13 @@ export function fabricConformance(name: string, make: () => Promise<FabricSubjec
     test('defining again replaces disks and NICs, while the VM is off', async () => {
       const request = definition('healthy')
       await fabric.define(request)
-      await fabric.start(id, HEARTBEAT_MS, never)
+      await fabric.start(id, heartbeatMs, never)
       const changed = { ...request, disks: [subject.disk('d2')], nics: [{ name: 'eth0', network: null }] }
       await expect(fabric.define(changed)).rejects.toMatchObject({ code: 'vm-running' })
       await fabric.stop(id)
       expect((await fabric.define(changed)).nics).toEqual([{ name: 'eth0', network: null }])
       expect((await vmInInventory())?.disks.map((disk) => disk.diskId)).toEqual(['d2'])
-      expect((await fabric.start(id, HEARTBEAT_MS, never)).power).toBe('running')
+      expect((await fabric.start(id, heartbeatMs, never)).power).toBe('running')
     })
 
     test('an unknown host and a missing disk are refused', async () => {
@@ -159,7 +163,7 @@ export function fabricConformance(name: string, make: () => Promise<FabricSubjec
 
     test('a guest that ends at once: the error carries what it said last', async () => {
       await fabric.define(definition('crashing'))
-      await expect(fabric.start(id, HEARTBEAT_MS, never)).rejects.toMatchObject({
+      await expect(fabric.start(id, heartbeatMs, never)).rejects.toMatchObject({
         code: 'vm-start-failed',
         message: expect.stringContaining('no boot device'),
       })
@@ -168,7 +172,7 @@ export function fabricConformance(name: string, make: () => Promise<FabricSubjec
 
     test('a guest that does not shut down is left running, and power off works', async () => {
       await fabric.define(definition('stubborn'))
-      await fabric.start(id, HEARTBEAT_MS, never)
+      await fabric.start(id, heartbeatMs, never)
       await expect(fabric.shutDown(id, 300, never)).rejects.toMatchObject({ code: 'shutdown-timeout' })
       expect((await fabric.observe(id)).power).toBe('running')
       expect((await fabric.stop(id)).power).toBe('off')
@@ -177,7 +181,7 @@ export function fabricConformance(name: string, make: () => Promise<FabricSubjec
     test('a NIC on a network out of reach: not started, and observed as connected to nothing', async () => {
       const defined = await fabric.define(definition('healthy', subject.unreachableNetwork))
       expect(defined.nics).toEqual([{ name: 'eth0', network: null }])
-      await expect(fabric.start(id, HEARTBEAT_MS, never)).rejects.toMatchObject({
+      await expect(fabric.start(id, heartbeatMs, never)).rejects.toMatchObject({
         code: 'network-unreachable',
       })
       expect((await fabric.observe(id)).power).toBe('off')
@@ -185,14 +189,14 @@ export function fabricConformance(name: string, make: () => Promise<FabricSubjec
 
     test('I5: a fence powers off, outlives the daemon and a redefinition, and holds until it is lifted', async () => {
       await fabric.define(definition('healthy'))
-      await fabric.start(id, HEARTBEAT_MS, never)
+      await fabric.start(id, heartbeatMs, never)
       expect(await fabric.fence(id, 7, 'runs at the other site')).toMatchObject({
         power: 'off',
         fenced: true,
       })
       expect((await fabric.fence(id, 6, 'late repeat')).fenced).toBe(true)
       const later = subject.reopen()
-      const start = later.start(id, HEARTBEAT_MS, never)
+      const start = later.start(id, heartbeatMs, never)
       await expect(start).rejects.toMatchObject({
         code: 'vm-fenced',
         message: expect.stringContaining('runs at the other site'),
@@ -200,7 +204,7 @@ export function fabricConformance(name: string, make: () => Promise<FabricSubjec
       expect((await later.define(definition('healthy'))).fenced).toBe(true)
       expect(await later.unfence(id)).toMatchObject({ fenced: false, power: 'off' })
       expect((await later.unfence(id)).fenced).toBe(false)
-      expect((await later.start(id, HEARTBEAT_MS, never)).power).toBe('running')
+      expect((await later.start(id, heartbeatMs, never)).power).toBe('running')
     })
 
     test('a fence does not wait for a start that waits for its heartbeat', async () => {
@@ -214,7 +218,7 @@ export function fabricConformance(name: string, make: () => Promise<FabricSubjec
 
     test('VMs outlive the daemon', async () => {
       await fabric.define(definition('healthy'))
-      await fabric.start(id, HEARTBEAT_MS, never)
+      await fabric.start(id, heartbeatMs, never)
       const later = subject.reopen()
       expect((await later.observe(id)).power).toBe('running')
       expect((await later.stop(id)).power).toBe('off')
@@ -222,7 +226,7 @@ export function fabricConformance(name: string, make: () => Promise<FabricSubjec
 
     test('a change is told, once, and the wait for one can be ended', async () => {
       await fabric.inventory()
-      const told = fabric.changed(AbortSignal.timeout(5_000))
+      const told = fabric.changed(AbortSignal.timeout(heartbeatMs))
       await fabric.define(definition('healthy'))
       await told
       await fabric.inventory()

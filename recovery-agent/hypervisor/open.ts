@@ -1,12 +1,12 @@
 import { join } from 'node:path'
 import type { Clock } from '#shared/clock.ts'
+import { openVirsh } from '#shared/libvirt/virsh.ts'
 import type { Logger } from '#shared/log.ts'
 import type { AgentConfig } from '../config.ts'
 import { openFolderFiles } from './folder/folder-files.ts'
 import { openFolderHypervisor } from './folder/folder-hypervisor.ts'
 import { openLibvirtFiles } from './libvirt/libvirt-files.ts'
 import { openLibvirtHypervisor, VIRSH_TIMEOUT_MS } from './libvirt/libvirt-hypervisor.ts'
-import { openVirsh } from './libvirt/virsh.ts'
 import type { HostFiles, HostHypervisor } from './port.ts'
 
 export type HypervisorConfig = AgentConfig['hypervisor']

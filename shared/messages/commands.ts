@@ -230,6 +230,8 @@ export const providerCommands = {
       description: vmDescription,
       disks: z.array(overlayDisk),
       nics: z.array(nicSpec),
+      /** test: it runs beside its source, so nothing that has to be unique may be the same. Absent: replica. */
+      purpose: z.enum(['replica', 'test']).optional(),
     }),
     result: vmObservation,
   },

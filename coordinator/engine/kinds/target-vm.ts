@@ -97,13 +97,14 @@ export function defineVm(
     name: string
     disks: OverlayDisk[]
     nics: readonly NicSpec[]
+    purpose?: 'replica' | 'test'
   },
   effect: Effect = {},
 ): Promise<StepOutcome> {
-  const { side, fabricVmId, name, disks } = definition
+  const { side, fabricVmId, name, disks, purpose = 'replica' } = definition
   const nics = [...definition.nics]
   const description = { ...vm.description, fabricVmId, name, host: side.host, nics }
-  const request = { fabricVmId, name, host: side.host, description, disks, nics }
+  const request = { fabricVmId, name, host: side.host, description, disks, nics, purpose }
   return byCommand(context, { server: side.providerId, kind: 'vm.define', request }, (seen) =>
     seen.exists
       ? { kind: 'done', observed: { exists: true, power: seen.power }, effect }

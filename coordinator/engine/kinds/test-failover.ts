@@ -108,7 +108,8 @@ function defineTestVm(context: StepContext<Params>): Promise<StepOutcome> {
   const nics = testNics(vm.target.nics, context.params.network)
   const { disks } = overlayMade(context)
   const name = `${vm.name}-test`
-  return defineVm(context, vm, { side: vm.target, fabricVmId: runOf(vm).fabricVmId, name, disks, nics })
+  const { fabricVmId } = runOf(vm)
+  return defineVm(context, vm, { side: vm.target, fabricVmId, name, disks, nics, purpose: 'test' })
 }
 
 function startTestVm(context: StepContext<Params>): Promise<StepOutcome> {

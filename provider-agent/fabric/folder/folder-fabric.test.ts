@@ -40,6 +40,7 @@ fabricConformance('folder', async (): Promise<FabricSubject> => {
     network: 'lan',
     unreachableNetwork: 'island',
     guest: (kind) => ({ command: guests[kind] }),
+    patienceMs: 10_000,
     disk(id) {
       const path = join(overlays, `${id}.img`)
       writeFileSync(path, Buffer.alloc(131_072))

@@ -3,6 +3,8 @@ import type { DiskId } from '#shared/ids.ts'
 
 export interface BackupDisk {
   readonly diskId: DiskId
+  /** As libvirt calls it. */
+  readonly target: string
   /** Where QEMU puts what the guest overwrites while the backup is read. */
   readonly scratchPath: string
   /** Only what was written since this checkpoint; undefined: everything. */
@@ -22,12 +24,12 @@ export function backupXml({
   /** Disks of the domain that are none of ours. */
   readonly others: readonly string[]
 }): string {
-  const each = disks.map(({ diskId, scratchPath, since }) => {
+  const each = disks.map(({ target, scratchPath, since }) => {
     const mode =
       since === undefined ? "backupmode='full'" : `backupmode='incremental' incremental='${escaped(since)}'`
     return (
-      `<disk name='${escaped(diskId)}' backup='yes' type='file' exportname='${escaped(diskId)}' ` +
-      `exportbitmap='${bitmapOf(diskId)}' ${mode}><scratch file='${escaped(scratchPath)}'/></disk>`
+      `<disk name='${escaped(target)}' backup='yes' type='file' exportname='${escaped(target)}' ` +
+      `exportbitmap='${bitmapOf(target)}' ${mode}><scratch file='${escaped(scratchPath)}'/></disk>`
     )
   })
   const none = others.map((name) => `<disk name='${escaped(name)}' backup='no'/>`)
@@ -45,16 +47,16 @@ export function checkpointXml(
 ): string | undefined {
   if (!disks.some(({ isTracked }) => isTracked)) return undefined
   const each = disks.map(
-    ({ diskId, isTracked }) =>
-      `<disk name='${escaped(diskId)}' checkpoint='${isTracked ? 'bitmap' : 'no'}'/>`,
+    ({ target, isTracked }) =>
+      `<disk name='${escaped(target)}' checkpoint='${isTracked ? 'bitmap' : 'no'}'/>`,
   )
   const none = others.map((other) => `<disk name='${escaped(other)}' checkpoint='no'/>`)
   return `<domaincheckpoint><name>${escaped(name)}</name><disks>${[...each, ...none].join('')}</disks></domaincheckpoint>`
 }
 
 /** The name under which an export shows what changed. */
-export function bitmapOf(diskId: DiskId): string {
-  return escaped(`hotsite-${diskId}`)
+export function bitmapOf(target: string): string {
+  return escaped(`hotsite-${target}`)
 }
 
 function escaped(text: string): string {

@@ -4,10 +4,10 @@
  * state if an agent died before it could say so, which only means that more is looked at.
  */
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
-import { type DiskId, diskId } from '#shared/ids.ts'
+import type { Domain } from '#shared/libvirt/domain.ts'
+import type { Virsh } from '#shared/libvirt/virsh.ts'
+import { child, children, parseXml } from '#shared/libvirt/xml.ts'
 import type { Logger } from '#shared/log.ts'
-import { child, children, type Domain, parseXml } from './domain.ts'
-import type { Virsh } from './virsh.ts'
 
 const PREFIX = 'hotsite-'
 const SEQ_DIGITS = 12
@@ -15,8 +15,8 @@ const SEQ_DIGITS = 12
 export interface Checkpoint {
   readonly name: string
   readonly seq: number
-  /** Disks that have its bitmap. */
-  readonly disks: ReadonlySet<DiskId>
+  /** Disks that have its bitmap, as libvirt calls them. */
+  readonly disks: ReadonlySet<string>
 }
 
 export const checkpointName = (seq: number) => `${PREFIX}${String(seq).padStart(SEQ_DIGITS, '0')}`
@@ -25,7 +25,7 @@ export class Checkpoints {
   readonly #virsh: Virsh
   readonly #log: Logger
   /** What a checkpoint has never changes. */
-  readonly #disks = new Map<string, ReadonlySet<DiskId>>()
+  readonly #disks = new Map<string, ReadonlySet<string>>()
 
   constructor(virsh: Virsh, log: Logger) {
     this.#virsh = virsh
@@ -50,14 +50,14 @@ export class Checkpoints {
     return checkpoints
   }
 
-  async #disksOf(uuid: string, name: string): Promise<ReadonlySet<DiskId>> {
+  async #disksOf(uuid: string, name: string): Promise<ReadonlySet<string>> {
     const key = `${uuid}/${name}`
     const known = this.#disks.get(key)
     if (known) return known
     const xml = parseXml(await this.#virsh.run(['checkpoint-dumpxml', uuid, name, '--no-domain']))
     const disks = children(child(xml, 'disks'), 'disk').flatMap((disk) => {
-      const id = diskId.safeParse(disk.getAttribute('name'))
-      return id.success && disk.getAttribute('checkpoint') === 'bitmap' ? [id.data] : []
+      const target = disk.getAttribute('name')
+      return target && disk.getAttribute('checkpoint') === 'bitmap' ? [target] : []
     })
     const found = new Set(disks)
     this.#disks.set(key, found)

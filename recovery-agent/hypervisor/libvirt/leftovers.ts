@@ -1,7 +1,6 @@
 /** Files that a snapshot needs while it is open: all in one folder of ours, so that a later life finds them. */
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { DiskId } from '#shared/ids.ts'
 
 export class LeftoverFiles {
   readonly dir: string
@@ -15,8 +14,8 @@ export class LeftoverFiles {
     return join(this.dir, `${uuid}.sock`)
   }
 
-  scratchPath(uuid: string, diskId: DiskId): string {
-    return join(this.dir, `${uuid}-${diskId.replaceAll(/[^\w.-]/g, '_')}.scratch`)
+  scratchPath(uuid: string, target: string): string {
+    return join(this.dir, `${uuid}-${target.replaceAll(/[^\w.-]/g, '_')}.scratch`)
   }
 
   writeRequests(uuid: string, xml: readonly string[]): string[] {

@@ -2,13 +2,14 @@
 import { realpathSync } from 'node:fs'
 import type { Clock } from '#shared/clock.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import { parseDomain } from '#shared/libvirt/domain.ts'
+import { domainUuid } from '#shared/libvirt/domain-uuid.ts'
+import type { Virsh } from '#shared/libvirt/virsh.ts'
 import { NbdClient } from '../../nbd/client.ts'
 import type { HostFiles, StoppedDisk } from '../port.ts'
-import { parseDomain } from './domain.ts'
 import { LeftoverFiles } from './leftovers.ts'
 import { NBD_TIMEOUT_MS } from './nbd-disk.ts'
 import { type ShownImage, show } from './show-image.ts'
-import type { Virsh } from './virsh.ts'
 
 export function openLibvirtFiles(options: {
   readonly virsh: Virsh
@@ -21,7 +22,7 @@ export function openLibvirtFiles(options: {
     overlayFormat: 'qcow2',
 
     async stoppedDisks(vm) {
-      const domain = parseDomain(await virsh.run(['dumpxml', vm]))
+      const domain = parseDomain(await virsh.run(['dumpxml', domainUuid(vm)]))
       if (domain.isLive)
         throw new HotsiteError('vm-running', `VM ${domain.name} is running; its disks are in use`)
       const shown: ShownImage[] = []

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { systemClock } from '#shared/clock.ts'
 import { fabricVmId } from '#shared/ids.ts'
+import { openVirsh } from '#shared/libvirt/virsh.ts'
 import { silentLog } from '#shared/log.ts'
 import { replicationPolicy } from '#shared/messages/policy.ts'
 import {
@@ -18,7 +19,6 @@ import { type HypervisorSubject, hypervisorConformance } from '../conformance.ts
 import type { HostHypervisor, Snapshot } from '../port.ts'
 import { openLibvirtFiles } from './libvirt-files.ts'
 import { openLibvirtHypervisor } from './libvirt-hypervisor.ts'
-import { openVirsh } from './virsh.ts'
 
 const MiB = 2 ** 20
 const defaultPolicy = replicationPolicy.parse({})

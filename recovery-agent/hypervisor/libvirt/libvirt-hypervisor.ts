@@ -6,15 +6,16 @@
 import type { Clock } from '#shared/clock.ts'
 import { errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { FabricVmId } from '#shared/ids.ts'
+import { type Domain, parseDomain } from '#shared/libvirt/domain.ts'
+import { domainUuid } from '#shared/libvirt/domain-uuid.ts'
+import { openVirsh, type Virsh } from '#shared/libvirt/virsh.ts'
 import type { Logger } from '#shared/log.ts'
 import type { HostHypervisor } from '../port.ts'
 import { Checkpoints } from './checkpoints.ts'
-import { type Domain, parseDomain } from './domain.ts'
 import { endLeftoverJob } from './leftover-job.ts'
 import { LeftoverFiles } from './leftovers.ts'
 import { openOff } from './off-snapshot.ts'
 import { openRunning } from './running-snapshot.ts'
-import { openVirsh, type Virsh } from './virsh.ts'
 
 export interface LibvirtHypervisorOptions {
   readonly uri: string
@@ -40,7 +41,8 @@ export function openLibvirtHypervisor(options: LibvirtHypervisorOptions): HostHy
   const deps = { virsh, uri, minFreeBytes, checkpoints, files, clock, log }
   const open = new Set<FabricVmId>()
 
-  const domainOf = async (vm: FabricVmId): Promise<Domain> => parseDomain(await virsh.run(['dumpxml', vm]))
+  const domainOf = async (vm: FabricVmId): Promise<Domain> =>
+    parseDomain(await virsh.run(['dumpxml', domainUuid(vm)]))
 
   return {
     async recover() {
@@ -57,10 +59,10 @@ export function openLibvirtHypervisor(options: LibvirtHypervisorOptions): HostHy
     async disks(vm) {
       const { uuid, disks } = await domainOf(vm)
       return await Promise.all(
-        disks.map(async ({ diskId }) => ({
+        disks.map(async ({ diskId, target }) => ({
           diskId,
-          name: diskId,
-          sizeBytes: await sizeOf(virsh, uuid, diskId),
+          name: target,
+          sizeBytes: await sizeOf(virsh, uuid, target),
         })),
       )
     },
@@ -90,11 +92,12 @@ export function openLibvirtHypervisor(options: LibvirtHypervisorOptions): HostHy
     },
 
     async release(vm, seq) {
-      const known = await checkpoints.list(vm)
+      const uuid = domainUuid(vm)
+      const known = await checkpoints.list(uuid)
       const base = known.findLast((checkpoint) => checkpoint.seq <= seq)
       const older = known.filter((checkpoint) => base && checkpoint.seq < base.seq)
       if (older.length === 0 || !(await domainOf(vm)).isLive) return
-      for (const checkpoint of older) await checkpoints.remove(vm, checkpoint)
+      for (const checkpoint of older) await checkpoints.remove(uuid, checkpoint)
     },
   }
 }

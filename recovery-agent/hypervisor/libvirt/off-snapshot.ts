@@ -3,9 +3,9 @@
  * at any moment; then the snapshot is torn, and says so.
  */
 import { statSync } from 'node:fs'
+import type { Domain, DomainDisk } from '#shared/libvirt/domain.ts'
 import { NbdClient } from '../../nbd/client.ts'
 import type { Snapshot, SnapshotDisk } from '../port.ts'
-import type { Domain, DomainDisk } from './domain.ts'
 import { endLeftoverJob } from './leftover-job.ts'
 import { dirtyExtents, NBD_TIMEOUT_MS, nbdDisk } from './nbd-disk.ts'
 import type { SnapshotDeps } from './running-snapshot.ts'
@@ -35,7 +35,7 @@ export async function openOff(deps: SnapshotDeps, domain: Domain): Promise<Snaps
     await endLeftoverJob(deps, domain.uuid)
     const disks: SnapshotDisk[] = []
     for (const disk of domain.disks) {
-      const bitmap = base?.disks.has(disk.diskId) ? base.name : undefined
+      const bitmap = base?.disks.has(disk.target) ? base.name : undefined
       const shown = await show(deps, { domain, disk, bitmap })
       servers.push(shown)
       const contexts = [

@@ -5,18 +5,18 @@
 import { rmSync, statfsSync } from 'node:fs'
 import type { Clock } from '#shared/clock.ts'
 import { errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
+import type { Domain, DomainDisk } from '#shared/libvirt/domain.ts'
+import type { Virsh } from '#shared/libvirt/virsh.ts'
 import type { Logger } from '#shared/log.ts'
 import { NbdClient } from '../../nbd/client.ts'
 import { bytesText } from '../../source/words.ts'
 import type { Snapshot, SnapshotDisk, SnapshotRequest } from '../port.ts'
 import { type BackupDisk, backupXml, bitmapOf, checkpointXml } from './backup-xml.ts'
 import { type Checkpoints, checkpointName } from './checkpoints.ts'
-import type { Domain, DomainDisk } from './domain.ts'
 import { guardJob } from './job-guard.ts'
 import { endLeftoverJob } from './leftover-job.ts'
 import type { LeftoverFiles } from './leftovers.ts'
 import { dirtyExtents, NBD_TIMEOUT_MS, nbdDisk } from './nbd-disk.ts'
-import type { Virsh } from './virsh.ts'
 
 export interface SnapshotDeps {
   readonly virsh: Virsh
@@ -67,7 +67,7 @@ async function planBackup(
   const [base] = line
   const scanReasons = new Map<string, string>()
   const disks = domain.disks.map((disk) => {
-    const isSince = base && line.every((checkpoint) => checkpoint.disks.has(disk.diskId))
+    const isSince = base && line.every((checkpoint) => checkpoint.disks.has(disk.target))
     if (!isSince)
       scanReasons.set(
         disk.diskId,
@@ -75,7 +75,8 @@ async function planBackup(
       )
     return {
       diskId: disk.diskId,
-      scratchPath: files.scratchPath(domain.uuid, disk.diskId),
+      target: disk.target,
+      scratchPath: files.scratchPath(domain.uuid, disk.target),
       since: isSince ? base.name : undefined,
       isTracked: seq !== undefined && canBeTracked(disk),
     }
@@ -121,12 +122,12 @@ async function begin(deps: SnapshotDeps, domain: Domain, plan: BackupPlan): Prom
 }
 
 function openDisk(
-  { diskId, since }: BackupDisk,
+  { diskId, target, since }: BackupDisk,
   { plan, clients, socketPath }: { plan: BackupPlan; clients: NbdClient[]; socketPath: string },
 ): SnapshotDisk {
-  const bitmap = `qemu:dirty-bitmap:${bitmapOf(diskId)}`
+  const bitmap = `qemu:dirty-bitmap:${bitmapOf(target)}`
   const contexts = ['base:allocation', ...(since === undefined ? [] : [bitmap])]
-  const client = NbdClient.connect({ socketPath, exportName: diskId, contexts, timeoutMs: NBD_TIMEOUT_MS })
+  const client = NbdClient.connect({ socketPath, exportName: target, contexts, timeoutMs: NBD_TIMEOUT_MS })
   clients.push(client)
   const reason = plan.scanReasons.get(diskId) ?? 'nothing was tracked before'
   return nbdDisk(client, {

@@ -4,8 +4,8 @@ import { once } from 'node:events'
 import { existsSync, rmSync } from 'node:fs'
 import type { Clock } from '#shared/clock.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import type { Domain, DomainDisk } from '#shared/libvirt/domain.ts'
 import { isListening } from '../../nbd/unix-stream.ts'
-import type { Domain, DomainDisk } from './domain.ts'
 import type { LeftoverFiles } from './leftovers.ts'
 
 export interface ShownImage extends Disposable {
@@ -23,14 +23,14 @@ export async function show(
   of: { readonly domain: Domain; readonly disk: DomainDisk; readonly bitmap?: string | undefined },
 ): Promise<ShownImage> {
   const { domain, disk, bitmap } = of
-  const { diskId, path, format } = disk
+  const { diskId, target, path, format } = disk
   if (path === null || !existsSync(path))
     throw new HotsiteError(
       'disk-missing',
       `disk ${diskId} of VM ${domain.name} is not at ${path ?? 'any path of this host'}`,
     )
   const image = `driver=${format},force-share=on,file.driver=file,file.filename=${path.replaceAll(',', ',,')}`
-  const socketPath = deps.files.socketPath(`${domain.uuid}-${diskId}`)
+  const socketPath = deps.files.socketPath(`${domain.uuid}-${target}`)
   const start = (options: readonly string[]) =>
     startServer(deps.clock, { socketPath, path, options: [...options, '--image-opts', image] })
   if (bitmap !== undefined) {

@@ -97,7 +97,7 @@ export class TestLibvirt implements AsyncDisposable {
 
   async killDaemon(): Promise<void> {
     const daemon = this.#daemon
-    if (!daemon || daemon.exitCode !== null) return
+    if (!daemon || daemon.exitCode !== null || daemon.signalCode !== null) return
     const gone = once(daemon, 'exit')
     daemon.kill('SIGKILL')
     await gone
@@ -116,7 +116,8 @@ export class TestLibvirt implements AsyncDisposable {
     for (const { path, format, sizeBytes } of guest.disks)
       execFileSync('qemu-img', ['create', '-q', '-f', format, path, String(sizeBytes)])
     const xml = join(this.dir, `${name}.xml`)
-    writeFileSync(xml, domainXml(this, guest))
+    const { guestDir } = this
+    writeFileSync(xml, domainXml({ name, disks: guest.disks, guestDir, consolePath: guest.consolePath }))
     this.giveAway()
     await this.virsh('define', xml)
     guest.uuid = (await this.virsh('domuuid', name)).trim()
@@ -230,22 +231,45 @@ function guestFolder(): string {
   return join(import.meta.dirname, '..', '..', '..', 'node_modules', '.cache', 'hotsite-guest')
 }
 
-function domainXml(libvirt: TestLibvirt, guest: TestGuest): string {
-  const disks = guest.disks.map(
+export interface DomainOptions {
+  readonly name: string
+  readonly disks: readonly { readonly path: string; readonly format: string }[]
+  /** shared/testing/guest/guest-init says what there is. */
+  readonly role?: string
+  readonly guestDir: string
+  /** Else it says nothing. */
+  readonly consolePath?: string
+  /** An element as libvirt has it. */
+  readonly nic?: string
+}
+
+/** Without a network, a display or anything else that takes time to start. */
+export function domainXml({
+  name,
+  disks,
+  role = 'counter',
+  guestDir,
+  consolePath,
+  nic = '',
+}: DomainOptions): string {
+  const diskElements = disks.map(
     ({ path, format }, i) =>
       `<disk type='file' device='disk'><driver name='qemu' type='${format}'/><source file='${path}'/>` +
       `<target dev='vd${String.fromCharCode(97 + i)}' bus='virtio'/></disk>`,
   )
+  const serial =
+    consolePath === undefined ? '' : `<serial type='file'><source path='${consolePath}'/></serial>`
   return `<domain type='qemu'>
-  <name>${guest.name}</name><memory unit='MiB'>128</memory><vcpu>1</vcpu>
-  <os><type arch='x86_64' machine='pc'>hvm</type><kernel>${libvirt.guestDir}/vmlinuz</kernel>
-    <initrd>${libvirt.guestDir}/initrd.gz</initrd><cmdline>console=ttyS0 quiet</cmdline></os>
+  <name>${name}</name><memory unit='MiB'>128</memory><vcpu>1</vcpu>
+  <os><type arch='x86_64' machine='pc'>hvm</type><kernel>${guestDir}/vmlinuz</kernel>
+    <initrd>${guestDir}/initrd.gz</initrd><cmdline>console=ttyS0 quiet hotsite.role=${role}</cmdline></os>
   <features><acpi/></features>
   <on_poweroff>destroy</on_poweroff><on_reboot>destroy</on_reboot>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
-    ${disks.join('\n    ')}
-    <serial type='file'><source path='${guest.consolePath}'/></serial>
+    ${diskElements.join('\n    ')}
+    ${serial}${nic}
+    <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
     <controller type='usb' model='none'/><memballoon model='none'/>
   </devices>
 </domain>`

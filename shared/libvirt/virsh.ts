@@ -1,11 +1,21 @@
 /** libvirt through its own command line: what an operator can type is what we do, and no native binding has to fit. */
 import { execFile, spawnSync } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { HotsiteError } from '#shared/errors/hotsite-error.ts'
+import { HotsiteError } from '../errors/hotsite-error.ts'
 
 export interface Virsh {
   /** Answers what it prints. Throws `vm-unknown`, `libvirt-unreachable`, `libvirt-failed`. */
   run(args: readonly string[]): Promise<string>
+  /** The same with one more argument: the path of a file that holds this text, for as long as it takes. */
+  runWithFile(args: readonly string[], text: string): Promise<string>
+  /**
+   * Many commands over one connection, each with what it printed; undefined: that one failed. Arguments without single
+   * quotes. Throws `libvirt-unreachable`.
+   */
+  batch(commands: readonly (readonly string[])[]): Promise<(string | undefined)[]>
   /** The same for callers that may not wait. */
   runSync(args: readonly string[]): string
 }
@@ -30,13 +40,36 @@ export function openVirsh({ uri, timeoutMs }: VirshOptions): Virsh {
     env: { ...process.env, LC_ALL: 'C' },
   } as const
   const all = (args: readonly string[]) => ['-q', '-c', uri, ...args]
+  const run = async (args: readonly string[]): Promise<string> => {
+    try {
+      return (await promisify(execFile)('virsh', all(args), options)).stdout
+    } catch (error) {
+      throw failure(uri, args, error as Failure)
+    }
+  }
   return {
-    async run(args) {
+    run,
+    async runWithFile(args, text) {
+      // Not its standard input: virsh opens that by name, and a socket cannot be opened.
+      const dir = mkdtempSync(join(tmpdir(), 'hotsite-virsh-'))
       try {
-        return (await promisify(execFile)('virsh', all(args), options)).stdout
-      } catch (error) {
-        throw failure(uri, args, error as Failure)
+        const path = join(dir, 'text.xml')
+        writeFileSync(path, text, { mode: 0o600 })
+        return await run([...args, path])
+      } finally {
+        rmSync(dir, { recursive: true, force: true })
       }
+    },
+    async batch(commands) {
+      if (commands.length === 0) return []
+      const script = commands.map((args, i) => `echo ${mark(i)}; ${args.map(quoted).join(' ')}`).join('; ')
+      const printed = await promisify(execFile)('virsh', all([script]), options).catch((error: Failure) => {
+        const failed = failure(uri, commands[0] ?? [], error)
+        // The last command decides how virsh ends.
+        if (failed.code === 'libvirt-unreachable') throw failed
+        return { stdout: error.stdout ?? '' }
+      })
+      return resultsOf(printed.stdout, commands.length)
     },
     runSync(args) {
       const { error, status, stdout, stderr } = spawnSync('virsh', all(args), options)
@@ -46,8 +79,27 @@ export function openVirsh({ uri, timeoutMs }: VirshOptions): Virsh {
   }
 }
 
+/** virsh's own echo ends without a new line. */
+const mark = (index: number) => `@hotsite-result-${index}@`
+
+function quoted(text: string): string {
+  if (text.includes("'")) throw new Error(`a single quote in the virsh argument ${text}`)
+  return `'${text}'`
+}
+
+function resultsOf(printed: string, count: number): (string | undefined)[] {
+  return Array.from({ length: count }, (_, i) => {
+    const from = printed.indexOf(mark(i))
+    if (from < 0) return undefined
+    const next = printed.indexOf(mark(i + 1), from)
+    const text = printed.slice(from + mark(i).length, next < 0 ? undefined : next).trim()
+    return text === '' ? undefined : text
+  })
+}
+
 interface Failure {
   readonly code?: unknown
+  readonly stdout?: string
   readonly killed?: boolean
   readonly stderr?: string
 }
