@@ -32,7 +32,21 @@ export async function choosePorts(): Promise<LabPorts> {
 /** Reconnects within a second: a lab is watched by a person. */
 const labBackoffMs = 200
 
+/** What is different from one kind of host to another. */
+export interface SiteDriver {
+  fabric(site: Site): object
+  hypervisor(site: Site, host: string): object
+}
+
 export function writeConfigs(layout: LabLayout, ports: LabPorts): void {
+  writeDaemonConfigs(layout, ports, {
+    fabric: ({ name }) => ({ driver: 'folder', root: layout.fabricRoot(name) }),
+    hypervisor: ({ name }, host) => ({ driver: 'folder', root: layout.fabricRoot(name), host }),
+  })
+  for (const site of allSites) writeFabric(layout, site)
+}
+
+export function writeDaemonConfigs(layout: LabLayout, ports: LabPorts, driver: SiteDriver): void {
   write(layout.coordinatorDir, {
     dataDir: 'data',
     listen: { host: '127.0.0.1', port: ports.channel },
@@ -40,25 +54,25 @@ export function writeConfigs(layout: LabLayout, ports: LabPorts): void {
     admin: { socket: layout.socket },
     log: { dir: 'log' },
   })
+  const reconnect = { minMs: labBackoffMs, maxMs: 2_000 }
   for (const site of allSites) {
     write(layout.providerDir(site.name), {
       name: site.vmmServer,
       dataDir: 'data',
-      fabric: { driver: 'folder', root: layout.fabricRoot(site.name) },
-      reconnect: { minMs: labBackoffMs, maxMs: 2_000 },
+      fabric: driver.fabric(site),
+      reconnect,
       log: { dir: 'log' },
     })
     for (const host of site.hosts) {
       write(layout.agentDir(host), {
         name: host,
         dataDir: 'data',
-        hypervisor: { driver: 'folder', root: layout.fabricRoot(site.name), host },
+        hypervisor: driver.hypervisor(site, host),
         listen: { host: '127.0.0.1', port: ports.agents[host] },
-        reconnect: { minMs: labBackoffMs, maxMs: 2_000 },
+        reconnect,
         log: { dir: 'log' },
       })
     }
-    writeFabric(layout, site)
   }
 }
 

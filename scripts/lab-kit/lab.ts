@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { ensurePathFits } from '#coordinator/admin/socket-place.ts'
 import { type Client, createClient } from '#coordinator/cli/client.ts'
-import { choosePorts, writeConfigs } from './configs.ts'
+import { choosePorts, type LabPorts, writeConfigs } from './configs.ts'
 import { guestDirs, isGuestRunning, startGuestsAgain, stopGuest } from './guest.ts'
 import { type HotsiteCli, hotsiteCli } from './hotsite-cli.ts'
 import { allSites, type LabLayout, labLayout, type SiteName } from './layout.ts'
@@ -96,6 +96,8 @@ export interface LabOptions {
   /** Called once, for a new lab: writes the VM's folder. */
   readonly makeGuest: (layout: LabLayout) => void
   readonly startGuest: (layout: LabLayout) => Promise<void>
+  /** In place of those of two sites of folders. */
+  readonly writeConfigs?: (layout: LabLayout, ports: LabPorts) => void
   /** Another program in place of `hotsite agent`, given the configuration file: the chaos runs have one. */
   readonly agentEntry?: string
 }
@@ -110,8 +112,11 @@ export async function labUp(dir: string, options: LabOptions): Promise<Lab> {
     mkdirSync(dir, { recursive: true })
     const ports = await choosePorts()
     writeLabState(layout, { ports, processes: [], resume: [] })
-    writeConfigs(layout, ports)
-    options.progress('two sites: folders, networks and a VM with two disks')
+    const write = options.writeConfigs ?? writeConfigs
+    write(layout, ports)
+    options.progress(
+      options.writeConfigs ? 'two sites' : 'two sites: folders, networks and a VM with two disks',
+    )
     options.makeGuest(layout)
   }
   makeBinDir(layout)

@@ -15,6 +15,7 @@ const help = `A guided tour of Hotsite on this machine, in about two minutes.
   --json   the last line of standard output is one JSON object; progress goes to standard error
   --dir    where the two sites are built (a new folder; default: a temporary one)
   --keep   leave them running afterwards, to play with
+  --kvm    with real guests under QEMU and libvirt; ./scripts/demo --kvm --help says more
 `
 
 async function main(): Promise<void> {

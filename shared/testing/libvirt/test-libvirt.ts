@@ -1,22 +1,15 @@
-/**
- * A libvirtd of its own for tests, with guests that run: in session mode, everything in one folder, nothing of the machine's
- * own libvirt touched. Under root it runs as nobody, for a libvirtd of root is that of the whole machine.
- */
-import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process'
-import { once } from 'node:events'
+/** A libvirtd of its own for tests, with guests that run. */
+import { execFileSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { promisify } from 'node:util'
-import { systemClock } from '../../clock.ts'
 import { hasTool } from '../tools.ts'
+import { eventually } from './eventually.ts'
+import { NOBODY, PrivateLibvirtd } from './private-libvirtd.ts'
 
 /** Where guests write how often they have written. */
 export const COUNTER_OFFSET_BYTES = 0
 
-const NOBODY = 65_534
-/** An emulated guest boots in five seconds, and in a minute on a machine that is busy with other tests. */
-const PATIENCE_MS = 150_000
 const isRoot = process.getuid?.() === 0
 
 /** Every tool that it needs. */
@@ -31,15 +24,12 @@ export interface TestDisk {
 
 export class TestLibvirt implements AsyncDisposable {
   readonly dir: string
-  readonly uri: string
   readonly guestDir = guestFolder()
-  #daemon: ChildProcess | undefined
+  readonly #daemon: PrivateLibvirtd
 
   static async start(): Promise<TestLibvirt> {
     const libvirt = new TestLibvirt()
-    execFileSync(join(import.meta.dirname, '..', 'guest', 'build-guest.sh'), [libvirt.guestDir], {
-      stdio: 'pipe',
-    })
+    buildGuest(libvirt.guestDir)
     await libvirt.startDaemon()
     return libvirt
   }
@@ -48,18 +38,13 @@ export class TestLibvirt implements AsyncDisposable {
     // Short: a socket's path has at most 107 bytes.
     this.dir = mkdtempSync(join(tmpdir(), 'hs-lv-'))
     chmodSync(this.dir, 0o711)
-    for (const name of ['run', 'config/libvirt', 'cache', 'data', 'images'])
-      mkdirSync(join(this.dir, name), { recursive: true })
-    writeFileSync(
-      join(this.dir, 'config', 'libvirt', 'qemu.conf'),
-      'security_driver = "none"\nnamespaces = []\ncgroup_controllers = []\nremember_owner = 0\nstdio_handler = "file"\n',
-    )
+    mkdirSync(join(this.dir, 'images'))
+    this.#daemon = new PrivateLibvirtd(this.dir, 'session')
     this.giveAway()
-    this.uri = `qemu+unix:///session?socket=${this.#socket}`
   }
 
-  get #socket(): string {
-    return join(this.dir, 'run', 'libvirt', 'libvirt-sock')
+  get uri(): string {
+    return this.#daemon.uri
   }
 
   /** What was made in the folder belongs to whoever QEMU runs as. */
@@ -67,44 +52,16 @@ export class TestLibvirt implements AsyncDisposable {
     if (isRoot) execFileSync('chown', ['-R', `${NOBODY}:${NOBODY}`, this.dir])
   }
 
-  async startDaemon(): Promise<void> {
-    const as = isRoot ? ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups'] : []
-    const [program = 'libvirtd', ...args] = [...as, 'libvirtd']
-    const home = (name: string) => join(this.dir, name)
-    rmSync(this.#socket, { force: true })
-    this.#daemon = spawn(program, args, {
-      stdio: 'ignore',
-      cwd: this.dir,
-      env: {
-        PATH: `${process.env['PATH']}:/usr/sbin:/sbin`,
-        HOME: this.dir,
-        XDG_RUNTIME_DIR: home('run'),
-        XDG_CONFIG_HOME: home('config'),
-        XDG_CACHE_HOME: home('cache'),
-        XDG_DATA_HOME: home('data'),
-      },
-    })
-    await eventually('libvirtd answers', () => existsSync(this.#socket))
-    await eventually(
-      'libvirtd answers',
-      async () =>
-        await this.virsh('list').then(
-          () => true,
-          () => false,
-        ),
-    )
+  startDaemon(): Promise<void> {
+    return this.#daemon.start()
   }
 
-  async killDaemon(): Promise<void> {
-    const daemon = this.#daemon
-    if (!daemon || daemon.exitCode !== null || daemon.signalCode !== null) return
-    const gone = once(daemon, 'exit')
-    daemon.kill('SIGKILL')
-    await gone
+  killDaemon(): Promise<void> {
+    return this.#daemon.kill()
   }
 
-  async virsh(...args: string[]): Promise<string> {
-    return (await promisify(execFile)('virsh', ['-q', '-c', this.uri, ...args])).stdout
+  virsh(...args: string[]): Promise<string> {
+    return this.#daemon.virsh(...args)
   }
 
   async define(options: { readonly name: string; readonly disks: readonly TestDisk[] }): Promise<TestGuest> {
@@ -117,7 +74,7 @@ export class TestLibvirt implements AsyncDisposable {
       execFileSync('qemu-img', ['create', '-q', '-f', format, path, String(sizeBytes)])
     const xml = join(this.dir, `${name}.xml`)
     const { guestDir } = this
-    writeFileSync(xml, domainXml({ name, disks: guest.disks, guestDir, consolePath: guest.consolePath }))
+    writeFileSync(xml, domainXml({ name, disks: guest.disks, guestDir, console: guest.consolePath }))
     this.giveAway()
     await this.virsh('define', xml)
     guest.uuid = (await this.virsh('domuuid', name)).trim()
@@ -129,9 +86,8 @@ export class TestLibvirt implements AsyncDisposable {
   }
 
   /** Whatever a test left running. */
-  async stopGuests(): Promise<void> {
-    const running = await this.virsh('list', '--name').catch(() => '')
-    for (const name of running.split('\n').filter(Boolean)) await this.virsh('destroy', name).catch(() => {})
+  stopGuests(): Promise<void> {
+    return this.#daemon.stopGuests()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -217,18 +173,14 @@ export class TestGuest {
   }
 }
 
-/** Waits for a condition of guests and daemons, never for a time. */
-export async function eventually(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  const deadlineMs = systemClock.monotonicMs() + PATIENCE_MS
-  while (!(await holds())) {
-    if (systemClock.monotonicMs() > deadlineMs) throw new Error(`still not: ${what}`)
-    await systemClock.sleep(20)
-  }
+/** Built once for all tests of this checkout. */
+export function guestFolder(): string {
+  return join(import.meta.dirname, '..', '..', '..', 'node_modules', '.cache', 'hotsite-guest')
 }
 
-/** Built once for all tests of this checkout. */
-function guestFolder(): string {
-  return join(import.meta.dirname, '..', '..', '..', 'node_modules', '.cache', 'hotsite-guest')
+/** Throws what the build says. */
+export function buildGuest(dir: string): void {
+  execFileSync(join(import.meta.dirname, '..', 'guest', 'build-guest.sh'), [dir], { stdio: 'pipe' })
 }
 
 export interface DomainOptions {
@@ -237,38 +189,35 @@ export interface DomainOptions {
   /** shared/testing/guest/guest-init says what there is. */
   readonly role?: string
   readonly guestDir: string
-  /** Else it says nothing. */
-  readonly consolePath?: string
+  /** A file; `screen`: a display with the console on it; absent: it says nothing. */
+  readonly console?: string
   /** An element as libvirt has it. */
   readonly nic?: string
+  readonly accel?: 'tcg' | 'kvm'
 }
 
 /** Without a network, a display or anything else that takes time to start. */
-export function domainXml({
-  name,
-  disks,
-  role = 'counter',
-  guestDir,
-  consolePath,
-  nic = '',
-}: DomainOptions): string {
+export function domainXml(options: DomainOptions): string {
+  const { name, disks, role = 'counter', guestDir, console, nic = '', accel = 'tcg' } = options
   const diskElements = disks.map(
     ({ path, format }, i) =>
       `<disk type='file' device='disk'><driver name='qemu' type='${format}'/><source file='${path}'/>` +
       `<target dev='vd${String.fromCharCode(97 + i)}' bus='virtio'/></disk>`,
   )
-  const serial =
-    consolePath === undefined ? '' : `<serial type='file'><source path='${consolePath}'/></serial>`
-  return `<domain type='qemu'>
+  const isOnScreen = console === 'screen'
+  const output = isOnScreen
+    ? "<video><model type='vga'/></video>"
+    : console && `<serial type='file'><source path='${console}'/></serial>`
+  return `<domain type='${accel === 'kvm' ? 'kvm' : 'qemu'}'>
   <name>${name}</name><memory unit='MiB'>128</memory><vcpu>1</vcpu>
   <os><type arch='x86_64' machine='pc'>hvm</type><kernel>${guestDir}/vmlinuz</kernel>
-    <initrd>${guestDir}/initrd.gz</initrd><cmdline>console=ttyS0 quiet hotsite.role=${role}</cmdline></os>
+    <initrd>${guestDir}/initrd.gz</initrd><cmdline>console=${isOnScreen ? 'tty0' : 'ttyS0'} quiet hotsite.role=${role}</cmdline></os>
   <features><acpi/></features>
   <on_poweroff>destroy</on_poweroff><on_reboot>destroy</on_reboot>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
     ${diskElements.join('\n    ')}
-    ${serial}${nic}
+    ${output ?? ''}${nic}
     <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
     <controller type='usb' model='none'/><memballoon model='none'/>
   </devices>
