@@ -44,6 +44,8 @@ function looked<Target extends object>(
 const changing: ReadonlySet<string> = new Set(['add', 'requireSync', 'capture', 'acknowledge', 'owe'])
 
 export function watchedEngine(world: WatchedWorld, engine: CaptureEngine): CaptureEngine {
+  /** What was seen after the last changing call, where nothing can have changed since but for the worse. */
+  const settled = new Map<VmId, SourceVmState>()
   const around = async (name: string, args: readonly unknown[], run: () => unknown): Promise<unknown> => {
     const vmId = vmIdOf(args[0])
     const vm = vmId && world.vm(vmId)
@@ -55,7 +57,7 @@ export function watchedEngine(world: WatchedWorld, engine: CaptureEngine): Captu
     if (vm && name === 'nextDelta')
       return await judgedOrder(world, vm, { engine, delta: (await run()) as SealedDelta | undefined })
     if (!vm || !changing.has(name)) return await run()
-    const before = await engine.state(vm.vmId)
+    const before = settled.get(vm.vmId) ?? (await engine.state(vm.vmId))
     judgeOwed(world, vm, before)
     if (name === 'owe') await judgePromise(world, vm, { engine, range: args[1] as OwedRange })
     try {
@@ -64,6 +66,8 @@ export function watchedEngine(world: WatchedWorld, engine: CaptureEngine): Captu
       return result
     } finally {
       const after = await engine.state(vm.vmId)
+      if (after && !after.needsSync && after.owed.length === 0) settled.set(vm.vmId, after)
+      else settled.delete(vm.vmId)
       if (after?.needsSync && !before?.needsSync) {
         const { maxBytes } = await engine.usage()
         judgeCause(world, vm, { cause: after.needsSync, state: after, maxBytes })
