@@ -24,6 +24,7 @@ import { openEngine } from './daemon/open-engine.ts'
 import { openStore } from './daemon/open-store.ts'
 import { startSources } from './daemon/start-sources.ts'
 import { startTarget } from './daemon/start-target.ts'
+import { letHypervisorThrough } from './hypervisor/open.ts'
 import type { RemoteReplicaStore } from './replica/remote.ts'
 import { runAgentReporter } from './reports/agent-report.ts'
 import { createEvents } from './reports/events.ts'
@@ -71,7 +72,8 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
   const log = given.log.with({ agent: identity.name })
   const options = { ...given, log }
   stack.use(lockDataDir(config.dataDir))
-  mkdirSync(config.replicaDir, { recursive: true, mode: 0o750 })
+  mkdirSync(config.replicaDir, { recursive: true, mode: 0o711 })
+  letHypervisorThrough(config)
   const stop = new AbortController()
   const { signal } = stop
   const { promise: broken, resolve: onBroken } = Promise.withResolvers<HotsiteError>()

@@ -24,6 +24,8 @@ const hypervisor = z.discriminatedUnion('driver', [
     host: z.string(),
     /** Sockets and scratch files of snapshots; QEMU must be able to write there. `<dataDir>/scratch` if absent. */
     scratchDir: z.string().optional(),
+    /** The longest a guest may be frozen for an application-consistent point (I11). */
+    quiesceLimitMs: z.int().min(100).default(5_000),
   }),
 ])
 

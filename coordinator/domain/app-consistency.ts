@@ -24,7 +24,7 @@ export function judgeAppConsistency(
   } = policy
   if (hours === 0) return { possible: true }
   if (!drivers.quiesceGuests) {
-    const reason = `application-consistent points every ${hours} h were asked for, and no driver can make one`
+    const reason = `application-consistent points every ${hours} h were asked for, and the hosts of the source cannot make one`
     return { possible: false, code: 'app-consistent-unsupported', reason }
   }
   // Two kept points lie at least a copy apart, whatever the interval says.

@@ -12,12 +12,13 @@ export interface InventoryRow {
   readonly report: InventoryReport
 }
 
-const { clouds, hosts, networks, classifications, vms } = inventoryReport.shape
+const { clouds, hosts, networks, classifications, quiescesGuests, vms } = inventoryReport.shape
 const about = z.object({
   vmmVersion: z.string(),
   version: z.string(),
   nowMs: z.number(),
   classifications,
+  quiescesGuests,
 })
 
 export async function listInventories(db: Db): Promise<readonly InventoryRow[]> {
@@ -44,7 +45,7 @@ export async function putInventory(
   db: Db,
   { vaultId, serverId, receivedAtMs, report }: InventoryRow,
 ): Promise<void> {
-  const { vmmVersion, version, nowMs, classifications: known } = report
+  const { vmmVersion, version, nowMs, classifications: known, quiescesGuests: quiesces } = report
   const values = {
     vmm_server: report.vmmServer,
     received_at_ms: receivedAtMs,
@@ -52,7 +53,13 @@ export async function putInventory(
     hosts: JSON.stringify(report.hosts),
     networks: JSON.stringify(report.networks),
     vms: JSON.stringify(report.vms),
-    about: JSON.stringify({ vmmVersion, version, nowMs, classifications: known }),
+    about: JSON.stringify({
+      vmmVersion,
+      version,
+      nowMs,
+      classifications: known,
+      quiescesGuests: quiesces,
+    }),
   }
   await db
     .insertInto('inventories')

@@ -99,6 +99,7 @@ export class ScriptedProvider {
       ],
       networks: [network, 'lab'].map((name) => ({ name, logicalNetwork: name, subnets: [] })),
       classifications: [],
+      quiescesGuests: false,
       vms: [...this.vms.entries()].map(([id, vm]) => ({
         ...vm.description,
         cloud: vm.cloud,

@@ -4,7 +4,7 @@
  * cause is `buffer-damaged` or `tree-damaged`, and `found` says what was found).
  */
 import { type ErrorDocument, errorDocument, HotsiteError } from '#shared/errors/hotsite-error.ts'
-import type { VmId } from '#shared/ids.ts'
+import type { FabricVmId, VmId } from '#shared/ids.ts'
 import type { Logger } from '#shared/log.ts'
 import type { ResyncCause } from '#shared/messages/commands.ts'
 import type { DeltaBuffer } from '../buffer/buffer.ts'
@@ -61,6 +61,10 @@ export class BufferKeeper {
 
   remember({ vmId, fabricVmId, epoch }: SourceVm): void {
     this.#sources.set(vmId, { vmId, fabricVmId, epoch })
+  }
+
+  fabricVmIdOf(vmId: VmId): FabricVmId | undefined {
+    return this.#sources.get(vmId)?.fabricVmId
   }
 
   forget(vmId: VmId): void {

@@ -47,6 +47,7 @@ export interface CycleRequest {
   /** Where the payload of this delta may stay until it is sent. */
   readonly kept: NewestPayload
   readonly proof: ProofWish
+  readonly quiesce: boolean
   readonly writes: CaptureOptions['writes']
   /** Since the cycle before; 0: not known. */
   readonly elapsedMs: number
@@ -61,6 +62,7 @@ export type CycleOutcome =
       readonly seq: number
       readonly findings: readonly CaptureFinding[]
       readonly checked: readonly CheckedDisk[]
+      readonly notQuiesced: string | undefined
     }
   /** The instant did not hold to the end of reading. */
   | { readonly kind: 'torn' }
@@ -79,12 +81,12 @@ interface Cycle {
 
 export async function runCaptureCycle(deps: EngineDeps, request: CycleRequest): Promise<CycleOutcome> {
   const startedMs = deps.clock.monotonicMs()
-  const { vm, hold } = request
+  const { vm, hold, quiesce } = request
   const { fabricVmId, sealedSeq } = vm
   using collector = new Collector()
   using memory = new DisposableStack()
   using kept = request.kept.open()
-  const snapshot = await deps.hypervisor.openSnapshot({ fabricVmId, hold, seq: sealedSeq + 1 })
+  const snapshot = await deps.hypervisor.openSnapshot({ fabricVmId, hold, seq: sealedSeq + 1, quiesce })
   let cycle: Cycle
   let intact = false
   try {
@@ -100,7 +102,7 @@ export async function runCaptureCycle(deps: EngineDeps, request: CycleRequest): 
   const delta = cycle.writer.finish()
   const captureMs = deps.clock.monotonicMs() - startedMs
   const header = headerOf(cycle, { snapshot, vm, captureMs, writes: request.writes })
-  const outcome = seal(deps, { vm, delta, header, cycle })
+  const outcome = seal(deps, { vm, delta, header, cycle, notQuiesced: snapshot.notQuiesced })
   if (outcome.kind === 'sealed') kept.sealed(delta)
   return outcome
 }
@@ -225,8 +227,15 @@ function headerOf(
 
 function seal(
   deps: EngineDeps,
-  { vm, delta, header, cycle }: { vm: VmRow; delta: number; header: DeltaHeader; cycle: Cycle },
+  request: {
+    vm: VmRow
+    delta: number
+    header: DeltaHeader
+    cycle: Cycle
+    notQuiesced: string | undefined
+  },
 ): CycleOutcome {
+  const { vm, delta, header, cycle, notQuiesced } = request
   const seq = vm.sealedSeq + 1
   const manifest = deps.sign({
     vaultId: deps.vaultId,
@@ -259,7 +268,7 @@ function seal(
   deps.crashPoint('capture.after-seal')
   if (!sealed) return { kind: 'overtaken' }
   const checked = cycle.readings.map((reading) => reading.checked)
-  return { kind: 'sealed', seq, findings: checked.flatMap(findingOf), checked }
+  return { kind: 'sealed', seq, findings: checked.flatMap(findingOf), checked, notQuiesced }
 }
 
 function disksOf({ trees, readings }: Cycle): { entry: DiskTree; walk: DiskReading['walk'] }[] {

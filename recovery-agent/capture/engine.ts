@@ -19,6 +19,7 @@ import type { CycleOutcome, ProofWish } from './capture-cycle.ts'
 import { BufferOverflow } from './delta-writer.ts'
 import { proofOf } from './disk-walk.ts'
 import type { EngineDeps } from './engine-deps.ts'
+import { forgetInVm } from './forget-in-vm.ts'
 import { Lane } from './lane.ts'
 import { withinBuffer } from './limits.ts'
 import { OwedDeltas } from './owed-deltas.ts'
@@ -113,6 +114,7 @@ class BufferedCapture implements CaptureEngine {
     this.#cycles.forget(vmId)
     this.#sealed.forget(vmId)
     this.#sealed.forgetOwed(vmId)
+    await forgetInVm(this.#deps, this.#keeper.fabricVmIdOf(vmId))
     this.#keeper.forget(vmId)
     await this.#keeper.guard(async () => {
       const { buffer } = this.#deps
@@ -134,14 +136,17 @@ class BufferedCapture implements CaptureEngine {
     })
   }
 
-  capture(vmId: VmId, { compress, proofHours = 0, writes }: CaptureOptions): Promise<CaptureOutcome> {
+  capture(
+    vmId: VmId,
+    { compress, proofHours = 0, quiesce = false, writes }: CaptureOptions,
+  ): Promise<CaptureOutcome> {
     const proof: ProofWish = { kind: 'walk', passMs: proofHours * 3_600_000 }
-    return this.#captureInTurn(this.#captures, vmId, { compress, proof, writes })
+    return this.#captureInTurn(this.#captures, vmId, { compress, proof, quiesce, writes })
   }
 
   async verify(vmId: VmId, { percent }: { percent: number }): Promise<VerifyOutcome> {
     const proof: ProofWish = { kind: 'sample', percent }
-    const how = { compress: true, proof, writes: undefined }
+    const how = { compress: true, proof, quiesce: false, writes: undefined }
     const outcome = await this.#captureInTurn(this.#verifications, vmId, how)
     if (outcome.kind !== 'sealed') return outcome
     return { kind: 'verified', seq: outcome.delta.seq, disks: outcome.checked }
@@ -323,9 +328,9 @@ class BufferedCapture implements CaptureEngine {
     if (outcome.kind === 'overtaken') return { kind: 'needs-sync', cause: row.needsSync ?? 'requested' }
     const delta = this.#deps.buffer.deltas.bySeq(vmId, outcome.seq)
     if (!delta) throw new Error(`delta ${outcome.seq} of ${vmId} vanished after its seal`)
-    const { findings, checked } = outcome
+    const { findings, checked, notQuiesced } = outcome
     for (const finding of findings) this.#deps.log.warn('the tracker was wrong', { vmId, ...finding })
-    return { kind: 'sealed', delta: sealedDelta(vmId, delta), findings, checked }
+    return { kind: 'sealed', delta: sealedDelta(vmId, delta), findings, checked, notQuiesced }
   }
 
   /** No amount of draining makes room for a delta larger than the buffer; a synchronization does not need the buffer. */

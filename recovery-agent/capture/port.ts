@@ -93,6 +93,8 @@ export interface CaptureOptions {
   readonly compress: boolean
   /** Blocks a tracker called unchanged are re-read, all of them within this time; 0 or left out: none. */
   readonly proofHours?: number
+  /** An application-consistent point, if guest and driver can. */
+  readonly quiesce?: boolean
   /** What the VM wrote so far, to compare this cycle with; left out: nothing is called suspect. */
   readonly writes?: {
     readonly history: AnomalyHistory
@@ -107,6 +109,8 @@ export type CaptureOutcome =
       readonly delta: SealedDelta
       readonly findings: readonly CaptureFinding[]
       readonly checked: readonly CheckedDisk[]
+      /** Why the point is crash-consistent although `quiesce` was asked for, where the driver says so. */
+      readonly notQuiesced?: string | undefined
     }
   /** Nothing was captured and nothing is lost: the tracker (the stored leaves) goes on collecting (I13). */
   | { readonly kind: 'buffer-full'; readonly bufferedBytes: number; readonly maxBytes: number }

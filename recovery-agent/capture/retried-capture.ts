@@ -9,7 +9,7 @@ import type { NewestPayload } from './kept-payload.ts'
 /** After a torn brief snapshot; then the load may be another and a brief one is tried again. */
 const SPARED_CYCLES = 20
 
-export type HowToCapture = Pick<CycleRequest, 'compress' | 'proof' | 'writes'>
+export type HowToCapture = Pick<CycleRequest, 'compress' | 'proof' | 'quiesce' | 'writes'>
 
 /** Copy cycles with a second try, and what is remembered of each VM for the next one. */
 export class RetriedCapture {

@@ -1,4 +1,5 @@
-import { join } from 'node:path'
+import { chmodSync, statSync } from 'node:fs'
+import { join, relative } from 'node:path'
 import type { Clock } from '#shared/clock.ts'
 import { openVirsh } from '#shared/libvirt/virsh.ts'
 import type { Logger } from '#shared/log.ts'
@@ -24,6 +25,7 @@ export function openHypervisor(
         ...context,
         uri: config.uri,
         scratchDir: scratchDirOf(config, context.dataDir),
+        freezeLimitMs: config.quiesceLimitMs,
       })
   }
 }
@@ -40,6 +42,17 @@ export function openHostFiles(
       return openLibvirtFiles({ virsh, clock, scratchDir: scratchDirOf(config, dataDir) })
     }
   }
+}
+
+/**
+ * QEMU under libvirt runs as a user of its own: it is given files to open, so it must get through the folders above them.
+ * Listing them stays forbidden, and so is everything in files of mode 0600.
+ */
+export function letHypervisorThrough({ hypervisor, dataDir, replicaDir }: AgentConfig): void {
+  if (hypervisor.driver !== 'libvirt') return
+  const isInside = !relative(dataDir, replicaDir).startsWith('..')
+  for (const dir of isInside ? [dataDir, replicaDir] : [replicaDir])
+    chmodSync(dir, statSync(dir).mode | 0o111)
 }
 
 function scratchDirOf({ scratchDir }: { readonly scratchDir?: string | undefined }, dataDir: string): string {

@@ -38,6 +38,8 @@ export interface SnapshotDisk {
 export interface Snapshot {
   readonly capturedAtMs: number
   readonly consistency: Consistency
+  /** Why it is crash-consistent although `quiesce` was asked for. */
+  readonly notQuiesced?: string
   readonly disks: readonly SnapshotDisk[]
   /** How long the VM stood still for it, so far. */
   freezeMs(): number
@@ -50,6 +52,11 @@ export interface SnapshotRequest {
   readonly hold: 'brief' | 'long'
   /** What `release` will call this snapshot if its delta is sealed; a repeated seq replaces a snapshot that came to nothing. */
   readonly seq?: number
+  /**
+   * Applications and file systems of the guest come to rest for the instant, for a bounded time (I11). A driver or a guest
+   * that cannot do so gives what it can: `consistency` says what it is.
+   */
+  readonly quiesce?: boolean
 }
 
 /**
@@ -68,6 +75,8 @@ export interface HostHypervisor {
    * A driver without a tracker has nothing to do.
    */
   release(vm: FabricVmId, seq: number): Promise<void>
+  /** The VM is not replicated from here any more: what the driver left in it goes. One that leaves nothing has no such call. */
+  forget?(vm: FabricVmId): Promise<void>
 }
 
 /** The disks of a VM that is off, for as long as this is not disposed of. */

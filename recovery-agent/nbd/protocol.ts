@@ -40,7 +40,6 @@ export const DIRTY = 1
 
 /** Longest option reply that is read: names are at most 4096 bytes (section "Strings"). */
 export const MAX_OPTION_REPLY_BYTES = 16_384
-export const MAX_NAME_BYTES = 4096
 /** Of one block status answer: an extent is 8 bytes. */
 export const MAX_STATUS_BYTES = 64 << 20
 /** Of an error chunk: code, length, message. */

@@ -14,9 +14,11 @@ export interface ByteStream extends Disposable {
 
 export interface ConnectOptions {
   readonly socketPath: string
-  /** The longest silence in the middle of an answer. */
-  readonly timeoutMs: number
+  /** The longest silence in the middle of an answer: disks are slow at times. */
+  readonly timeoutMs?: number
 }
+
+const SILENCE_TIMEOUT_MS = 60_000
 
 const AF_UNIX = 1
 /** SOCK_STREAM | SOCK_CLOEXEC: no child of ours inherits it. */
@@ -67,7 +69,10 @@ function loadLibC(): LibC {
   }
 }
 
-export function connectUnixStream({ socketPath, timeoutMs }: ConnectOptions): ByteStream {
+export function connectUnixStream({
+  socketPath,
+  timeoutMs = SILENCE_TIMEOUT_MS,
+}: ConnectOptions): ByteStream {
   const c = loadLibC()
   const path = Buffer.from(socketPath)
   if (path.length >= PATH_BYTES)
@@ -119,15 +124,5 @@ export function connectUnixStream({ socketPath, timeoutMs }: ConnectOptions): By
     receive: (target) =>
       transfer(target, (rest) => c.recv(fd, rest, rest.length, MSG_WAITALL), 'an answer could not be read'),
     [Symbol.dispose]: close,
-  }
-}
-
-/** A server makes the socket before it listens on it, so that it is there says little. */
-export function isListening(socketPath: string): boolean {
-  try {
-    connectUnixStream({ socketPath, timeoutMs: 1_000 })[Symbol.dispose]()
-    return true
-  } catch {
-    return false
   }
 }

@@ -26,8 +26,6 @@ export interface AdoptRequest {
 }
 
 const BATCH_BLOCKS = 16
-/** A disk may be slow to read. */
-const NBD_TIMEOUT_MS = 60_000
 
 /** Takes the place of whatever chain the VM has here; the caller saw to it that nobody stands on that. */
 export function* adoptDisks(context: ReplicaContext, request: AdoptRequest): Generator<void, void> {
@@ -150,7 +148,6 @@ function openSource(
     socketPath: path,
     exportName: '',
     contexts: [],
-    timeoutMs: NBD_TIMEOUT_MS,
   })
   return {
     read: (target, offsetBytes) => client.read(target, offsetBytes),

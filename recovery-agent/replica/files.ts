@@ -119,7 +119,8 @@ export const nodeFiles: ReplicaFiles = {
   },
   list: (folder) => (existsSync(folder) ? readdirSync(folder) : []),
   ensureFolder: (folder) => {
-    mkdirSync(folder, { recursive: true, mode: 0o750 })
+    // A hypervisor with a user of its own gets through to the files it is told of; it can list nothing.
+    mkdirSync(folder, { recursive: true, mode: 0o711 })
   },
   rename: (from, to) => renameSync(from, to),
   remove: (path) => rmSync(path, { recursive: true, force: true }),

@@ -45,11 +45,13 @@ async function cycle(source: Source, signal: AbortSignal): Promise<void> {
   // Not since the last try: one that came to nothing leaves its changes to this one.
   const elapsedMs = startMs - source.seenMonotonicMs
   const requests = source.takeRequests()
+  const quiesce = source.appPoints.isWanted
   let outcome: CaptureOutcome
   try {
     outcome = await engine.capture(source.vmId, {
       compress: source.compressing.inNextCycle,
       proofHours: source.record.policy.proofHours,
+      quiesce,
       writes: { history: source.record.writes, elapsedMs },
     })
   } catch (error) {
@@ -64,6 +66,7 @@ async function cycle(source: Source, signal: AbortSignal): Promise<void> {
       const { seq } = outcome.delta
       source.markSeen(startMs)
       takeSealed(source, outcome, elapsedMs)
+      if (quiesce) source.appPoints.sealed(outcome.delta, outcome.notQuiesced)
       await source.refresh()
       for (const request of requests) request.resolve({ seq })
       return

@@ -36,6 +36,7 @@ async function sourceAt(time: { nowMs: number }) {
       totals: { changedBytes: 0, sentBytes: 0, cycles: 0 },
       resync: null,
       heldPoints: [],
+      lastAppPointMs: null,
       catchUp: null,
       writes: { recent: [], days: [] },
     },

@@ -15,6 +15,7 @@ import type { RaiseEvent } from '../reports/events.ts'
 import type { AgentState, SourceRecord } from '../state/agent-state.ts'
 import type { PeerLinks } from '../stream/source/peer-links.ts'
 import { abortable } from './abortable.ts'
+import { AppPoints } from './app-points.ts'
 import { Backfilling } from './backfilling.ts'
 import { CatchingUp } from './catching-up.ts'
 import { Compressing } from './compressing.ts'
@@ -57,6 +58,7 @@ export class Source {
   readonly catchingUp = new CatchingUp(this)
   readonly backfilling = new Backfilling(this)
   readonly pendingSync = new PendingSync(this)
+  readonly appPoints = new AppPoints(this)
   readonly #changed = new Wakeup()
   #record: SourceRecord
   #engineState: SourceVmState | undefined

@@ -70,6 +70,7 @@ export class Sources implements AsyncDisposable {
         resync: null,
         heldPoints: [],
         catchUp: null,
+        lastAppPointMs: null,
         writes: known ? known.record.writes : { recent: [], days: [] },
       }
       // The order first: a crash between the two leaves a buffer that is behind, which resumeAll() brings up.

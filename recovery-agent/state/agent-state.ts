@@ -79,6 +79,8 @@ const sourceRecord = agentCommands['replication.start'].request.omit({ cause: tr
   /** Points that the target keeps, as far as is known here (shared/policy/catch-up.ts). */
   heldPoints: z.array(knownPoint).default([]),
   catchUp: runInSending.nullable().default(null),
+  /** When the newest application-consistent one was captured. */
+  lastAppPointMs: z.number().nullable().default(null),
   writes: anomalyHistory.default({ recent: [], days: [] }),
 })
 export type SourceRecord = z.infer<typeof sourceRecord>

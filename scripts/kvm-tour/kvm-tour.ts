@@ -79,7 +79,8 @@ export class KvmTour {
       'pair',
       'vmm-a/gold-a',
       'vmm-b/gold-b',
-      ...['--network', 'prod-a=prod-b', '--copy-frequency', '30s', '--retention-points', '3'],
+      ...['--network', 'prod-a=prod-b', '--copy-frequency', '30s'],
+      ...['--retention-points', '15', '--retention-interval', '5m', '--app-consistent', '1'],
     )
     for (const name of names) {
       const job = await this.#job('vm', 'protect', name)
@@ -92,8 +93,10 @@ export class KvmTour {
     await this.#newPoints()
     for (const name of names) {
       const { lastCycle } = await this.#vm(name)
+      const atRest = (await this.#points(name)).some((point) => point.consistency === 'application')
+      if (!atRest) throw new Error(`no application-consistent point of ${name}`)
       this.#screen.seen(
-        `${name}: ${mib(lastCycle?.changedBytes ?? 0)} changed, ${mib(lastCycle?.sentBytes ?? 0)} sent`,
+        `${name}: ${mib(lastCycle?.changedBytes ?? 0)} changed, ${mib(lastCycle?.sentBytes ?? 0)} sent; at rest for it, ${Math.round(lastCycle?.freezeMs ?? 0)} ms`,
       )
     }
   }

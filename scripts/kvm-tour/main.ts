@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs'
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -39,6 +39,8 @@ async function main(): Promise<void> {
   const startedMs = performance.now()
   // Short: below it lie sockets, whose paths have at most 107 bytes.
   const dir = mkdtempSync(join(tmpdir(), 'hs-kvm-'))
+  // QEMU has a user of its own, and goes through it to its disks.
+  chmodSync(dir, 0o711)
   const screen = openScreen(values.json ? process.stderr : process.stdout)
   const stop: (() => Promise<void>)[] = []
   try {

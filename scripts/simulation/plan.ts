@@ -71,7 +71,7 @@ export interface HistoryPlan {
 
 const MiB = 2 ** 20
 /** Copy cycles of a history, roughly: what a seed costs. */
-const CYCLES = 14
+const CYCLES = 12
 
 /** Consecutive seeds walk through the crash points, so that every few dozen seeds pass each of them. */
 export function planHistory(seed: number, crashNames: readonly string[]): HistoryPlan {

@@ -27,6 +27,13 @@ export const flowErrors = {
       'Look into the VM. The recovery point before this one is held; fail over or test with it by "--point" if the VM was attacked.',
     retryable: true,
   },
+  'app-consistent-failed': {
+    cause:
+      'The guest agent does not run in the VM, or its applications and file systems did not come to rest in the time there is for it.',
+    action:
+      'Nothing is lost: the point is crash-consistent, and it is tried again within minutes. Install and start qemu-guest-agent in the guest; look at its hooks if they are slow.',
+    retryable: true,
+  },
   'catching-up': {
     cause: 'The target was away or slow, and copy cycles wait in the buffer of the source.',
     action: 'Nothing: what would not be kept travels as part of what is. The message says how long it takes.',

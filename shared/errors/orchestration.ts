@@ -76,8 +76,8 @@ export const orchestrationErrors = {
   },
   'app-consistent-unsupported': {
     cause:
-      'No driver of this version can ask a guest to bring its applications to rest: all points are crash-consistent.',
-    action: 'Leave --app-consistent out, or set it to 0.',
+      'The hosts of the source cannot ask a guest to bring its applications to rest: all points are crash-consistent there.',
+    action: 'Leave --app-consistent out, or set it to 0; hosts under libvirt can.',
     retryable: false,
   },
   'app-consistent-interval': {

@@ -21,6 +21,10 @@ export interface Domain {
   readonly name: string
   /** QEMU lives, whatever the guest does. */
   readonly isLive: boolean
+  /** As whom its QEMU runs; undefined: as whom libvirtd runs. */
+  readonly owner: { readonly uid: number; readonly gid: number } | undefined
+  /** Its guest agent holds its end of the channel open. */
+  readonly hasAgent: boolean
   /** Those that are replicated, in the order of the definition. */
   readonly disks: readonly DomainDisk[]
   /** Names of the others: a CD, a floppy, what cannot be written or what several domains write. */
@@ -39,7 +43,8 @@ export function parseDomain(xml: string): Domain {
     .filter((disk) => !isReplicated(disk))
     .flatMap((disk) => child(disk, 'target')?.getAttribute('dev') ?? [])
   // Only a domain that lives has an id.
-  return { uuid, name, isLive: domain.hasAttribute('id'), disks, others }
+  const isLive = domain.hasAttribute('id')
+  return { uuid, name, isLive, owner: ownerOf(domain), hasAgent: hasAgent(domain), disks, others }
 }
 
 /** Not a CD, a floppy, what cannot be written or what several domains write. */
@@ -57,4 +62,22 @@ function diskOf(disk: Element, metadata: DomainMetadata): DomainDisk[] {
   const format = child(disk, 'driver')?.getAttribute('type') ?? 'raw'
   const order = child(disk, 'boot')?.getAttribute('order')
   return [{ diskId: id.data, target, path, format, bootOrder: order ? Number(order) : null }]
+}
+
+/** libvirt writes it down as `+64055:+64055` (https://libvirt.org/formatdomain.html#security-label). */
+function ownerOf(domain: Element): Domain['owner'] {
+  const label = children(domain, 'seclabel').find((each) => each.getAttribute('model') === 'dac')
+  const [, uid, gid] = /^\+(\d+):\+(\d+)$/.exec(textOf(child(label, 'label'))) ?? []
+  return uid === undefined || gid === undefined ? undefined : { uid: Number(uid), gid: Number(gid) }
+}
+
+/** Said of a domain that lives only. */
+export function hasAgent(domain: Element): boolean {
+  return children(child(domain, 'devices'), 'channel').some((channel) => {
+    const target = child(channel, 'target')
+    return (
+      target?.getAttribute('name') === 'org.qemu.guest_agent.0' &&
+      target.getAttribute('state') === 'connected'
+    )
+  })
 }

@@ -62,13 +62,16 @@ export function openVirsh({ uri, timeoutMs }: VirshOptions): Virsh {
     },
     async batch(commands) {
       if (commands.length === 0) return []
+      // Not -q: a command that only says that it is done would say nothing.
       const script = commands.map((args, i) => `echo ${mark(i)}; ${args.map(quoted).join(' ')}`).join('; ')
-      const printed = await promisify(execFile)('virsh', all([script]), options).catch((error: Failure) => {
-        const failed = failure(uri, commands[0] ?? [], error)
-        // The last command decides how virsh ends.
-        if (failed.code === 'libvirt-unreachable') throw failed
-        return { stdout: error.stdout ?? '' }
-      })
+      const printed = await promisify(execFile)('virsh', ['-c', uri, script], options).catch(
+        (error: Failure) => {
+          const failed = failure(uri, commands[0] ?? [], error)
+          // The last command decides how virsh ends.
+          if (failed.code === 'libvirt-unreachable') throw failed
+          return { stdout: error.stdout ?? '' }
+        },
+      )
       return resultsOf(printed.stdout, commands.length)
     },
     runSync(args) {
@@ -79,7 +82,6 @@ export function openVirsh({ uri, timeoutMs }: VirshOptions): Virsh {
   }
 }
 
-/** virsh's own echo ends without a new line. */
 const mark = (index: number) => `@hotsite-result-${index}@`
 
 function quoted(text: string): string {

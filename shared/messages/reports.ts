@@ -171,6 +171,8 @@ export const inventoryReport = z.object({
     }),
   ),
   classifications: z.array(z.object({ name: z.string() })),
+  /** Its hosts can bring the applications of a guest to rest for a point. */
+  quiescesGuests: z.boolean().default(false),
   vms: z.array(vmDescription.extend({ cloud: z.string().nullable(), observation: vmObservation })),
   nowMs: z.number(),
 })

@@ -31,7 +31,7 @@ export function addPolicyOptions(command: Command): Command {
     .option('--retention-interval <time>', 'shortest time between two kept points: 0 to 1d', interval)
     .option(
       '--app-consistent <hours>',
-      'application-consistent point every 1 to 12 hours; 0: never. No driver can make one yet: only 0 is accepted',
+      'application-consistent point every 1 to 12 hours, on hosts whose guests can be asked (libvirt); 0: never',
       wholeNumber(0, 12),
     )
     .addOption(new Option('--compression', 'compress what is sent'))

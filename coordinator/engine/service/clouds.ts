@@ -30,7 +30,7 @@ export function cloudService(engine: Engine): CloudService {
     async pairClouds({ source: sourceName, target: targetName, policy, networkMap }) {
       const source = await resolveCloud(db, sourceName)
       const target = await resolveCloud(db, targetName)
-      ensurePossible(policy)
+      ensurePossible(policy, source.row.report)
       ensureDifferent(source, target)
       ensureNetworks(source.row, Object.keys(networkMap))
       ensureNetworks(target.row, Object.values(networkMap))

@@ -1,15 +1,16 @@
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { ReplicationPolicy } from '#shared/messages/policy.ts'
+import type { InventoryReport } from '#shared/messages/reports.ts'
 import { judgeAppConsistency } from '../../domain/app-consistency.ts'
 
-/** Of the drivers there are: the folder driver freezes a VM, and its guest is not asked. */
-const drivers = { quiesceGuests: false }
-
-/** Throws `app-consistent-unsupported`, `app-consistent-interval` and `time-zone-unknown`. */
-export function ensurePossible(policy: ReplicationPolicy): void {
+/**
+ * Of a VM or cloud of a source with this inventory; undefined: it has none, and nothing is known of it.
+ * Throws `app-consistent-unsupported`, `app-consistent-interval` and `time-zone-unknown`.
+ */
+export function ensurePossible(policy: ReplicationPolicy, source: InventoryReport | undefined): void {
   if (!isTimeZone(policy.timeZone))
     throw new HotsiteError('time-zone-unknown', `there is no time zone "${policy.timeZone}"`)
-  const verdict = judgeAppConsistency(policy, drivers)
+  const verdict = judgeAppConsistency(policy, { quiesceGuests: source?.quiescesGuests ?? false })
   if (!verdict.possible) throw new HotsiteError(verdict.code, verdict.reason)
 }
 

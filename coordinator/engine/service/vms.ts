@@ -1,11 +1,11 @@
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
-import { vmId } from '#shared/ids.ts'
+import { type VaultId, vmId } from '#shared/ids.ts'
 import type { ReplicationPolicy } from '#shared/messages/policy.ts'
 import { replicationPolicy } from '#shared/messages/policy.ts'
 import type { CoordinatorService } from '../../admin/service.ts'
 import type { VmOperation } from '../../domain/allowed-operations.ts'
 import type { ProtectedVm } from '../../store/documents.ts'
-import { listInventories } from '../../store/inventory.ts'
+import { type InventoryRow, listInventories } from '../../store/inventory.ts'
 import type { Db } from '../../store/schema.ts'
 import { askAgent } from '../ask-agent.ts'
 import type { Engine } from '../engine.ts'
@@ -65,7 +65,9 @@ export function vmService(engine: Engine): VmService {
     protect: (name, options) => protect(engine, name, options),
     unprotect: (name, { keepReplica }) => operate(name, 'unprotect', () => ({ keepReplica })),
     setPolicy: (name, changes) =>
-      operate(name, 'setPolicy', ({ policy }) => ({ policy: merged(policy, changes) })),
+      operate(name, 'setPolicy', async (vm) => ({
+        policy: merged(vm.policy, changes, await inventoryOf(db, vm.vaultId, vm.source.vmmServer)),
+      })),
     pause: (name) => operate(name, 'pause'),
     resume: (name) => operate(name, 'resume'),
     resync: (name) => operate(name, 'resync'),
@@ -105,16 +107,24 @@ export function vmService(engine: Engine): VmService {
 
 async function ensureTestNetwork(db: Db, { vaultId, target }: ProtectedVm, network: string | null) {
   if (network === null) return
-  const rows = await listInventories(db)
-  const row = rows.find((each) => each.vaultId === vaultId && each.report.vmmServer === target.vmmServer)
+  const row = await inventoryOf(db, vaultId, target.vmmServer)
   if (row) ensureNetworks(row, [network])
 }
 
+async function inventoryOf(db: Db, vaultId: VaultId, vmmServer: string): Promise<InventoryRow | undefined> {
+  const rows = await listInventories(db)
+  return rows.find((each) => each.vaultId === vaultId && each.report.vmmServer === vmmServer)
+}
+
 /** Fields left out stay as they are. */
-function merged(policy: ReplicationPolicy, changes: Partial<ReplicationPolicy>): ReplicationPolicy {
+function merged(
+  policy: ReplicationPolicy,
+  changes: Partial<ReplicationPolicy>,
+  source: InventoryRow | undefined,
+): ReplicationPolicy {
   const parsed = replicationPolicy.safeParse({ ...policy, ...changes })
   if (parsed.success) {
-    ensurePossible(parsed.data)
+    ensurePossible(parsed.data, source?.report)
     return parsed.data
   }
   throw new HotsiteError('request-invalid', `the policy is not valid: ${parsed.error.issues[0]?.message}`)
@@ -122,8 +132,9 @@ function merged(policy: ReplicationPolicy, changes: Partial<ReplicationPolicy>):
 
 async function placeParamsOf(engine: Engine, found: FoundVm, changes: Partial<ReplicationPolicy>) {
   const pairing = await pairingOfVm(engine.db, found.vaultId, found)
-  const { vm, vmmServer } = found
-  return { fabricVmId: vm.fabricVmId, vmmServer, policy: merged(pairing.policy, changes) }
+  const { vm, vmmServer, vaultId } = found
+  const policy = merged(pairing.policy, changes, await inventoryOf(engine.db, vaultId, vmmServer))
+  return { fabricVmId: vm.fabricVmId, vmmServer, policy }
 }
 
 async function protect(

@@ -56,6 +56,8 @@ export async function takeInventory(context: InventoryContext): Promise<FabricIn
     }),
     networks: fabric.networks,
     classifications: fabric.classifications,
+    // Its VMs are processes that are stopped for the instant; nothing in them is asked.
+    quiescesGuests: false,
     vms: vms.flatMap((vm) => {
       try {
         const cloud = fabric.clouds.find(({ hosts: named }) => named.includes(vm.host))

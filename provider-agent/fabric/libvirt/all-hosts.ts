@@ -89,6 +89,7 @@ export class FabricInventoryTaker {
       hosts: all.map(({ host }) => host),
       networks: [...networks.values()],
       classifications: [...classifications].map((name) => ({ name })),
+      quiescesGuests: true,
       vms: all.flatMap(({ vms }) => vms),
     }
   }

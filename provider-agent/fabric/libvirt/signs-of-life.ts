@@ -2,12 +2,10 @@
  * What a guest does that QEMU alone would not: its agent answers a ping, or, without an agent, it writes to its disks.
  * Firmware reads disks but does not write them, so that a guest that writes has booted.
  */
-import type { Element } from '@xmldom/xmldom'
 import type { Clock } from '#shared/clock.ts'
-import { children, descendant } from '#shared/libvirt/xml.ts'
+import { hasAgent } from '#shared/libvirt/domain.ts'
 import type { FoundDomain } from './hosts.ts'
 
-const AGENT_CHANNEL = 'org.qemu.guest_agent.0'
 const PING = '{"execute":"guest-ping"}'
 const PING_TIMEOUT_SECONDS = '3'
 
@@ -61,14 +59,6 @@ export class SignsOfLife {
     const atMs = this.#seen.get(uuid)?.atMs ?? null
     return atMs === null ? null : Math.max(0, now() - atMs)
   }
-}
-
-/** The agent holds its end of the channel open. */
-function hasAgent(live: Element): boolean {
-  return children(descendant(live, 'devices'), 'channel').some((channel) => {
-    const target = descendant(channel, 'target')
-    return target?.getAttribute('name') === AGENT_CHANNEL && target.getAttribute('state') === 'connected'
-  })
 }
 
 function writesIn(stats: string): number {

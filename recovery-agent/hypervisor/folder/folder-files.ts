@@ -1,5 +1,4 @@
 /** Disks of a host that is a folder, as files. */
-import { realpathSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import { findVm, listHosts, listVms } from '#shared/folder/layout.ts'
@@ -7,6 +6,7 @@ import { isRunning } from '#shared/folder/process.ts'
 import { openProcessTable } from '#shared/folder/process-table.ts'
 import { disksOf, readRun } from '#shared/folder/vm-file.ts'
 import type { HostFiles } from '../port.ts'
+import { realPath } from '../real-path.ts'
 
 export function openFolderFiles({ root, host }: { readonly root: string; readonly host: string }): HostFiles {
   const table = openProcessTable()
@@ -34,20 +34,11 @@ export function openFolderFiles({ root, host }: { readonly root: string; readonl
  * when a definition cannot be read: it may be the one.
  */
 export function anyVmNames(root: string, paths: readonly string[]): boolean {
-  const wanted = new Set(paths.map(real))
+  const wanted = new Set(paths.map(realPath))
   const onBroken = (error: unknown) => {
     throw error
   }
   return listHosts(root)
     .flatMap((host) => listVms(root, host, onBroken))
-    .some(({ dir, file }) => file.disks.some((disk) => wanted.has(real(resolve(dir, disk.file)))))
-}
-
-function real(path: string): string {
-  try {
-    return realpathSync(path)
-  } catch {
-    // A file that is gone is named by its path at the most.
-    return path
-  }
+    .some(({ dir, file }) => file.disks.some((disk) => wanted.has(realPath(resolve(dir, disk.file)))))
 }

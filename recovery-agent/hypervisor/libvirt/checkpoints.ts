@@ -3,11 +3,27 @@
  * written since; libvirt keeps them in a line, oldest first. The oldest is the base: what was released last, or an older
  * state if an agent died before it could say so, which only means that more is looked at.
  */
+import { execFile } from 'node:child_process'
+import { promisify } from 'node:util'
+import { z } from 'zod'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { Domain } from '#shared/libvirt/domain.ts'
 import type { Virsh } from '#shared/libvirt/virsh.ts'
 import { child, children, parseXml } from '#shared/libvirt/xml.ts'
 import type { Logger } from '#shared/log.ts'
+
+/** QMP: query-named-block-nodes, as far as it is read. */
+const namedNodes = z.object({
+  return: z
+    .array(
+      z.object({
+        'node-name': z.string().optional(),
+        'dirty-bitmaps': z.array(z.object({ name: z.string().optional() })).optional(),
+      }),
+    )
+    .default([]),
+})
+const monitorError = z.object({ error: z.object({ desc: z.string() }).optional() })
 
 const PREFIX = 'hotsite-'
 const SEQ_DIGITS = 12
@@ -77,6 +93,22 @@ export class Checkpoints {
     }
   }
 
+  /** Nothing of ours is left in the domain, running or off, nor in its images. */
+  async removeAll({ uuid, isLive, disks }: Domain): Promise<void> {
+    for (const checkpoint of (await this.list(uuid)).toReversed()) {
+      if (isLive) {
+        await this.remove(uuid, checkpoint)
+        continue
+      }
+      // libvirt removes bitmaps of running domains only.
+      for (const { target, path } of disks)
+        if (path !== null && checkpoint.disks.has(target))
+          await promisify(execFile)('qemu-img', ['bitmap', '--remove', path, checkpoint.name])
+      this.#disks.delete(`${uuid}/${checkpoint.name}`)
+      await this.#virsh.run(['checkpoint-delete', uuid, checkpoint.name, '--metadata'])
+    }
+  }
+
   /** After QEMU died their bitmaps are of no use: they go with what libvirt knows of them, and disks are compared. */
   async forgetAll({ uuid, name }: Domain): Promise<void> {
     const own = await this.list(uuid)
@@ -95,11 +127,11 @@ export class Checkpoints {
       execute: 'query-named-block-nodes',
       arguments: { flat: true },
     })
-    const nodes =
-      (answer as { return?: { 'node-name'?: string; 'dirty-bitmaps'?: { name?: string }[] }[] }).return ?? []
-    return nodes.flatMap(({ 'node-name': node, 'dirty-bitmaps': bitmaps = [] }) =>
-      bitmaps.flatMap(({ name }) => (node && name?.startsWith(PREFIX) ? [{ node, bitmap: name }] : [])),
-    )
+    return namedNodes
+      .parse(answer)
+      .return.flatMap(({ 'node-name': node, 'dirty-bitmaps': bitmaps = [] }) =>
+        bitmaps.flatMap(({ name }) => (node && name?.startsWith(PREFIX) ? [{ node, bitmap: name }] : [])),
+      )
   }
 
   async #removeBitmap(uuid: string, node: string, name: string): Promise<void> {
@@ -107,9 +139,9 @@ export class Checkpoints {
       execute: 'block-dirty-bitmap-remove',
       arguments: { node, name },
     })
-    const { error } = answer as { error?: { desc?: string } }
+    const { error } = monitorError.parse(answer)
     // The node above shows the bitmaps of the one below it.
-    if (error) this.#log.debug('libvirt.bitmap-stays', { node, name, what: error.desc ?? '' })
+    if (error) this.#log.debug('libvirt.bitmap-stays', { node, name, what: error.desc })
   }
 
   async #monitor(uuid: string, command: object): Promise<unknown> {

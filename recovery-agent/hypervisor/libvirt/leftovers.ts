@@ -1,5 +1,5 @@
 /** Files that a snapshot needs while it is open: all in one folder of ours, so that a later life finds them. */
-import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { chownSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 export class LeftoverFiles {
@@ -8,6 +8,13 @@ export class LeftoverFiles {
   constructor(dir: string) {
     this.dir = dir
     mkdirSync(dir, { recursive: true, mode: 0o711 })
+  }
+
+  /** QEMU makes its sockets and scratch files here itself. Nothing to do unless we may give files away. */
+  giveTo(owner: { readonly uid: number; readonly gid: number } | undefined): void {
+    if (!owner || process.getuid?.() !== 0) return
+    const { uid, gid } = statSync(this.dir)
+    if (uid !== owner.uid || gid !== owner.gid) chownSync(this.dir, owner.uid, owner.gid)
   }
 
   socketPath(uuid: string): string {
@@ -24,6 +31,23 @@ export class LeftoverFiles {
       writeFileSync(path, text, { mode: 0o600 })
       return path
     })
+  }
+
+  /** Written before a guest is frozen, and gone when it was seen to go on. */
+  markFrozen(uuid: string): void {
+    writeFileSync(this.#frozenPath(uuid), '')
+  }
+
+  unmarkFrozen(uuid: string): void {
+    rmSync(this.#frozenPath(uuid), { force: true })
+  }
+
+  mayBeFrozen(uuid: string): boolean {
+    return existsSync(this.#frozenPath(uuid))
+  }
+
+  #frozenPath(uuid: string): string {
+    return join(this.dir, `${uuid}.frozen`)
   }
 
   isAnyOf(uuid: string): boolean {

@@ -1,14 +1,12 @@
 /** Disks of a host under libvirt, as files. */
-import { realpathSync } from 'node:fs'
 import type { Clock } from '#shared/clock.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import { parseDomain } from '#shared/libvirt/domain.ts'
 import { domainUuid } from '#shared/libvirt/domain-uuid.ts'
 import type { Virsh } from '#shared/libvirt/virsh.ts'
-import { NbdClient } from '../../nbd/client.ts'
 import type { HostFiles, StoppedDisk } from '../port.ts'
+import { realPath } from '../real-path.ts'
 import { LeftoverFiles } from './leftovers.ts'
-import { NBD_TIMEOUT_MS } from './nbd-disk.ts'
 import { type ShownImage, show } from './show-image.ts'
 
 export function openLibvirtFiles(options: {
@@ -34,13 +32,7 @@ export function openLibvirtFiles(options: {
         for (const disk of domain.disks) {
           const image = await show({ files, clock }, { domain, disk })
           shown.push(image)
-          const { socketPath } = image
-          using client = NbdClient.connect({
-            socketPath,
-            exportName: '',
-            contexts: [],
-            timeoutMs: NBD_TIMEOUT_MS,
-          })
+          const { socketPath, client } = image
           disks.push({ diskId: disk.diskId, sizeBytes: client.sizeBytes, path: socketPath, kind: 'nbd' })
         }
         return { disks, [Symbol.dispose]: stop }
@@ -51,22 +43,13 @@ export function openLibvirtFiles(options: {
     },
 
     async anyVmNames(paths) {
-      const wanted = new Set(paths.map(real))
+      const wanted = new Set(paths.map(realPath))
       const uuids = (await virsh.run(['list', '--all', '--uuid'])).split('\n').map((uuid) => uuid.trim())
       for (const uuid of uuids.filter(Boolean)) {
         const { disks } = parseDomain(await virsh.run(['dumpxml', uuid]))
-        if (disks.some(({ path }) => path !== null && wanted.has(real(path)))) return true
+        if (disks.some(({ path }) => path !== null && wanted.has(realPath(path)))) return true
       }
       return false
     },
-  }
-}
-
-function real(path: string): string {
-  try {
-    return realpathSync(path)
-  } catch {
-    // A file that is gone is named by its path at the most.
-    return path
   }
 }

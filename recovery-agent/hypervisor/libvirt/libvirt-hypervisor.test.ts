@@ -295,6 +295,27 @@ describe.skipIf(!hasLibvirt())('with real guests', () => {
     expect(follower.kinds.map(([kind]) => kind)).toEqual(['scan', 'tracked', 'tracked'])
   })
 
+  it.each(['running', 'off'])('a VM that is no longer replicated is left as it was, %s', async (power) => {
+    const guest = await makeGuest('qcow2')
+    const definition = await libvirt.virsh('dumpxml', guest.uuid)
+    await guest.start()
+    const follower = new Follower(guest)
+    await follower.cycle()
+    await follower.cycle()
+    await follower.cycle({ isLost: true })
+    expect(await ownCheckpoints(guest)).not.toEqual([])
+    if (power === 'off') await guest.quit()
+    await follower.hypervisor.forget?.(fabricVmId.parse(guest.uuid))
+    if (power === 'running') await guest.quit()
+    expect(await ownCheckpoints(guest)).toEqual([])
+    expect(await libvirt.virsh('dumpxml', guest.uuid)).toBe(definition)
+    expect(scratchFiles()).toEqual([])
+    for (const { path } of guest.disks) {
+      const info = JSON.parse(execFileSync('qemu-img', ['info', '--output=json', path], { encoding: 'utf8' }))
+      expect(info['format-specific'].data.bitmaps ?? []).toEqual([])
+    }
+  })
+
   it('an agent that starts closes what an earlier life left, and leaves the jobs of others alone', async () => {
     const guest = await makeGuest('qcow2')
     await guest.start()

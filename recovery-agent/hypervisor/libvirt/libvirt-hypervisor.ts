@@ -22,6 +22,7 @@ export interface LibvirtHypervisorOptions {
   /** Sockets and scratch files. QEMU must be able to write there. */
   readonly scratchDir: string
   readonly minFreeBytes?: number
+  readonly freezeLimitMs?: number
   readonly clock: Clock
   readonly log: Logger
   readonly virsh?: Virsh
@@ -32,13 +33,16 @@ export const VIRSH_TIMEOUT_MS = 90_000
 /** More than a fast disk takes in the second between two looks. */
 const SCRATCH_MIN_FREE_BYTES = 2 ** 30
 
+/** Writing out what waits takes most of it; what Windows gives its writers is ten. */
+export const FREEZE_LIMIT_MS = 5_000
+
 export function openLibvirtHypervisor(options: LibvirtHypervisorOptions): HostHypervisor {
   const { clock, log } = options
   const virsh = options.virsh ?? openVirsh({ uri: options.uri, timeoutMs: VIRSH_TIMEOUT_MS })
   const checkpoints = new Checkpoints(virsh, log)
   const files = new LeftoverFiles(options.scratchDir)
-  const { uri, minFreeBytes = SCRATCH_MIN_FREE_BYTES } = options
-  const deps = { virsh, uri, minFreeBytes, checkpoints, files, clock, log }
+  const { uri, minFreeBytes = SCRATCH_MIN_FREE_BYTES, freezeLimitMs = FREEZE_LIMIT_MS } = options
+  const deps = { virsh, uri, minFreeBytes, freezeLimitMs, checkpoints, files, clock, log }
   const open = new Set<FabricVmId>()
 
   const domainOf = async (vm: FabricVmId): Promise<Domain> =>
@@ -98,6 +102,12 @@ export function openLibvirtHypervisor(options: LibvirtHypervisorOptions): HostHy
       const older = known.filter((checkpoint) => base && checkpoint.seq < base.seq)
       if (older.length === 0 || !(await domainOf(vm)).isLive) return
       for (const checkpoint of older) await checkpoints.remove(uuid, checkpoint)
+    },
+
+    async forget(vm) {
+      const domain = await domainOf(vm)
+      await endLeftoverJob(deps, domain.uuid)
+      await checkpoints.removeAll(domain)
     },
   }
 }

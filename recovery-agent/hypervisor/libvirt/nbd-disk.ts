@@ -3,9 +3,6 @@ import type { NbdClient, StatusExtent } from '../../nbd/client.ts'
 import { allocation, DIRTY } from '../../nbd/protocol.ts'
 import type { Extent, SnapshotDisk } from '../port.ts'
 
-/** The longest QEMU may be silent in the middle of an answer: its disks are slow at times. */
-export const NBD_TIMEOUT_MS = 60_000
-
 export function nbdDisk(
   client: NbdClient,
   { diskId, changes }: Pick<SnapshotDisk, 'diskId' | 'changes'>,

@@ -4,10 +4,10 @@
  */
 import { statSync } from 'node:fs'
 import type { Domain, DomainDisk } from '#shared/libvirt/domain.ts'
-import { NbdClient } from '../../nbd/client.ts'
+import type { NbdClient } from '../../nbd/client.ts'
 import type { Snapshot, SnapshotDisk } from '../port.ts'
 import { endLeftoverJob } from './leftover-job.ts'
-import { dirtyExtents, NBD_TIMEOUT_MS, nbdDisk } from './nbd-disk.ts'
+import { dirtyExtents, nbdDisk } from './nbd-disk.ts'
 import type { SnapshotDeps } from './running-snapshot.ts'
 import { type ShownImage, show } from './show-image.ts'
 
@@ -18,12 +18,10 @@ export async function openOff(deps: SnapshotDeps, domain: Domain): Promise<Snaps
   const base = line.length === 1 ? line[0] : undefined
   const capturedAtMs = clock.now()
   const servers: ShownImage[] = []
-  const clients: NbdClient[] = []
   const before = domain.disks.map(stateOf)
   let closed: { readonly intact: boolean } | undefined
   const close = () => {
     closed ??= { intact: isStillOff() }
-    for (const client of clients.splice(0)) client[Symbol.dispose]()
     for (const server of servers.splice(0)) server[Symbol.dispose]()
     files.removeOf(domain.uuid)
     return closed
@@ -38,13 +36,7 @@ export async function openOff(deps: SnapshotDeps, domain: Domain): Promise<Snaps
       const bitmap = base?.disks.has(disk.target) ? base.name : undefined
       const shown = await show(deps, { domain, disk, bitmap })
       servers.push(shown)
-      const contexts = [
-        'base:allocation',
-        ...(shown.bitmap === undefined ? [] : [`qemu:dirty-bitmap:${bitmap}`]),
-      ]
-      const { socketPath } = shown
-      const client = NbdClient.connect({ socketPath, exportName: '', contexts, timeoutMs: NBD_TIMEOUT_MS })
-      clients.push(client)
+      const { client } = shown
       disks.push(nbdDisk(client, { diskId: disk.diskId, changes: changesOf(client, bitmap) }))
     }
     return { capturedAtMs, consistency: 'crash', disks, freezeMs: () => 0, close }

@@ -12,11 +12,12 @@ import { NbdClient } from '../../nbd/client.ts'
 import { bytesText } from '../../source/words.ts'
 import type { Snapshot, SnapshotDisk, SnapshotRequest } from '../port.ts'
 import { type BackupDisk, backupXml, bitmapOf, checkpointXml } from './backup-xml.ts'
+import { type BegunBackup, beginBackup } from './begin-backup.ts'
 import { type Checkpoints, checkpointName } from './checkpoints.ts'
 import { guardJob } from './job-guard.ts'
 import { endLeftoverJob } from './leftover-job.ts'
 import type { LeftoverFiles } from './leftovers.ts'
-import { dirtyExtents, NBD_TIMEOUT_MS, nbdDisk } from './nbd-disk.ts'
+import { dirtyExtents, nbdDisk } from './nbd-disk.ts'
 
 export interface SnapshotDeps {
   readonly virsh: Virsh
@@ -25,6 +26,8 @@ export interface SnapshotDeps {
   readonly uri: string
   /** Below so much room for scratch files no job is begun, and one that is going on is ended. */
   readonly minFreeBytes: number
+  /** The longest a guest may be frozen for an application-consistent point. */
+  readonly freezeLimitMs: number
   readonly clock: Clock
   readonly log: Logger
 }
@@ -32,16 +35,16 @@ export interface SnapshotDeps {
 export async function openRunning(
   deps: SnapshotDeps,
   domain: Domain,
-  { seq }: SnapshotRequest,
+  { seq, quiesce = false }: SnapshotRequest,
 ): Promise<Snapshot> {
   await endLeftoverJob(deps, domain.uuid)
   await refuseIfBusy(deps, domain)
   try {
-    return await begin(deps, domain, await planBackup(deps, domain, seq))
+    return await begin(deps, domain, { ...(await planBackup(deps, domain, seq)), quiesce })
   } catch (error) {
     if (!(error instanceof HotsiteError) || error.code !== 'tracker-broken') throw error
     await deps.checkpoints.forgetAll(domain)
-    return await begin(deps, domain, await planBackup(deps, domain, seq))
+    return await begin(deps, domain, { ...(await planBackup(deps, domain, seq)), quiesce })
   }
 }
 
@@ -84,8 +87,12 @@ async function planBackup(
   return { disks, checkpoint: seq === undefined ? undefined : checkpointName(seq), scanReasons }
 }
 
-async function begin(deps: SnapshotDeps, domain: Domain, plan: BackupPlan): Promise<Snapshot> {
-  const { virsh, files, clock } = deps
+async function begin(
+  deps: SnapshotDeps,
+  domain: Domain,
+  plan: BackupPlan & { readonly quiesce: boolean },
+): Promise<Snapshot> {
+  const { files, clock } = deps
   const { uuid, others } = domain
   const socketPath = files.socketPath(uuid)
   const xml = [backupXml({ socketPath, disks: plan.disks, others })]
@@ -93,15 +100,17 @@ async function begin(deps: SnapshotDeps, domain: Domain, plan: BackupPlan): Prom
     plan.checkpoint === undefined ? undefined : checkpointXml(plan.checkpoint, plan.disks, others)
   if (checkpoint !== undefined) xml.push(checkpoint)
   refuseIfScratchIsLow(deps, domain)
+  files.giveTo(domain.owner)
   const paths = files.writeRequests(uuid, xml)
   const capturedAtMs = clock.now()
   const { uri, minFreeBytes } = deps
   const guard = guardJob({ uri, uuid, socketPath, scratchDir: files.dir, minFreeBytes })
+  let begun: BegunBackup
   try {
-    await virsh.run(['backup-begin', uuid, ...paths])
+    begun = await beginBackup(deps, domain, { paths, quiesce: plan.quiesce })
   } catch (error) {
     guard[Symbol.dispose]()
-    throw beginError(domain, error)
+    throw beginError(deps, domain, error)
   } finally {
     for (const path of paths) rmSync(path, { force: true })
   }
@@ -114,7 +123,8 @@ async function begin(deps: SnapshotDeps, domain: Domain, plan: BackupPlan): Prom
   }
   try {
     const disks = plan.disks.map((disk) => openDisk(disk, { plan, clients, socketPath }))
-    return { capturedAtMs, consistency: 'crash', disks, freezeMs: () => 0, close }
+    const { freezeMs, ...how } = begun
+    return { capturedAtMs, ...how, disks, freezeMs: () => freezeMs, close }
   } catch (error) {
     close()
     throw error
@@ -127,7 +137,7 @@ function openDisk(
 ): SnapshotDisk {
   const bitmap = `qemu:dirty-bitmap:${bitmapOf(target)}`
   const contexts = ['base:allocation', ...(since === undefined ? [] : [bitmap])]
-  const client = NbdClient.connect({ socketPath, exportName: target, contexts, timeoutMs: NBD_TIMEOUT_MS })
+  const client = NbdClient.connect({ socketPath, exportName: target, contexts })
   clients.push(client)
   const reason = plan.scanReasons.get(diskId) ?? 'nothing was tracked before'
   return nbdDisk(client, {
@@ -171,8 +181,14 @@ async function refuseIfBusy({ virsh }: SnapshotDeps, { uuid, name }: Domain): Pr
   throw new HotsiteError('snapshot-busy', `VM ${name} is busy: ${operation} of another program is going on`)
 }
 
-function beginError({ name }: Domain, error: unknown): unknown {
+function beginError({ files }: SnapshotDeps, { name }: Domain, error: unknown): unknown {
   const { message } = errorDocument(error)
+  if (/Permission denied/.test(message) && message.includes(files.dir))
+    return new HotsiteError(
+      'libvirt-failed',
+      `VM ${name} is not captured: QEMU may not write to ${files.dir} (hypervisor.scratchDir); let its user write there: ${message}`,
+      { cause: error },
+    )
   if (/checkpoint inconsistent|missing or broken bitmap|bitmap .* (not found|doesn't exist)/i.test(message))
     return new HotsiteError('tracker-broken', `the tracker of VM ${name}: ${message}`, { cause: error })
   if (/cannot acquire state change lock|backup job|active block job|in progress/i.test(message))

@@ -5,13 +5,13 @@ import { existsSync, rmSync } from 'node:fs'
 import type { Clock } from '#shared/clock.ts'
 import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import type { Domain, DomainDisk } from '#shared/libvirt/domain.ts'
-import { isListening } from '../../nbd/unix-stream.ts'
+import { NbdClient } from '../../nbd/client.ts'
 import type { LeftoverFiles } from './leftovers.ts'
 
 export interface ShownImage extends Disposable {
   readonly socketPath: string
-  /** The one that was asked for, if the image has it. */
-  readonly bitmap: string | undefined
+  /** A reader of it. While it is open others may connect as well; the program ends with its last one, also when we are killed. */
+  readonly client: NbdClient
 }
 
 /** A loaded host starts a program slowly. */
@@ -31,25 +31,27 @@ export async function show(
     )
   const image = `driver=${format},force-share=on,file.driver=file,file.filename=${path.replaceAll(',', ',,')}`
   const socketPath = deps.files.socketPath(`${domain.uuid}-${target}`)
-  const start = (options: readonly string[]) =>
-    startServer(deps.clock, { socketPath, path, options: [...options, '--image-opts', image] })
+  const start = (options: readonly string[], contexts: readonly string[]) =>
+    startServer(deps.clock, { socketPath, path, options: [...options, '--image-opts', image], contexts })
   if (bitmap !== undefined) {
     try {
-      return { socketPath, bitmap, ...(await start(['-B', bitmap])) }
+      return await start(['-B', bitmap], [`qemu:dirty-bitmap:${bitmap}`])
     } catch (error) {
       // QEMU that was killed leaves a bitmap that says nothing, or none: then the disk is shown without.
       if (!(error instanceof HotsiteError) || error.code !== 'capture-failed') throw error
     }
   }
-  return { socketPath, bitmap: undefined, ...(await start([])) }
+  return await start([], [])
 }
 
 async function startServer(
   clock: Clock,
-  { socketPath, path, options }: { socketPath: string; path: string; options: readonly string[] },
-): Promise<Disposable> {
+  of: { socketPath: string; path: string; options: readonly string[]; contexts: readonly string[] },
+): Promise<ShownImage> {
+  const { socketPath, path, options } = of
   rmSync(socketPath, { force: true })
-  const server = spawn('qemu-nbd', ['-r', '-t', '-k', socketPath, ...options], {
+  // Without -t it ends with its last client; -e 0: any number of them.
+  const server = spawn('qemu-nbd', ['-r', '-e', '0', '-k', socketPath, ...options], {
     stdio: ['ignore', 'ignore', 'pipe'],
   })
   let said = ''
@@ -62,14 +64,23 @@ async function startServer(
     server.kill('SIGKILL')
     rmSync(socketPath, { force: true })
   }
-  while (!isListening(socketPath)) {
-    const isOver = server.exitCode !== null || server.pid === undefined
-    if (isOver || clock.monotonicMs() > deadlineMs) {
-      stop()
-      const why = said.trim() || 'it does not start; is qemu-utils installed?'
-      throw new HotsiteError('capture-failed', `qemu-nbd does not show ${path}: ${why}`)
+  const contexts = ['base:allocation', ...of.contexts]
+  for (;;) {
+    try {
+      const client = NbdClient.connect({ socketPath, exportName: '', contexts })
+      const dispose = () => {
+        client[Symbol.dispose]()
+        stop()
+      }
+      return { socketPath, client, [Symbol.dispose]: dispose }
+    } catch (error) {
+      const isOver = server.exitCode !== null || server.pid === undefined
+      if (isOver || clock.monotonicMs() > deadlineMs) {
+        stop()
+        const why = said.trim() || 'it does not start; is qemu-utils installed?'
+        throw new HotsiteError('capture-failed', `qemu-nbd does not show ${path}: ${why}`, { cause: error })
+      }
+      await Promise.race([clock.sleep(10), gone])
     }
-    await Promise.race([clock.sleep(10), gone])
   }
-  return { [Symbol.dispose]: stop }
 }

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { until } from '#shared/folder/testing/test-fabric.ts'
-import { isListening } from '../unix-stream.ts'
+import { connectUnixStream } from '../unix-stream.ts'
 
 export interface ImageServer extends AsyncDisposable {
   readonly socketPath: string
@@ -36,5 +36,15 @@ export async function serveImage(options: {
       child.kill('SIGKILL')
       await gone
     },
+  }
+}
+
+/** A server makes the socket before it listens on it, so that it is there says little. */
+function isListening(socketPath: string): boolean {
+  try {
+    connectUnixStream({ socketPath, timeoutMs: 1_000 })[Symbol.dispose]()
+    return true
+  } catch {
+    return false
   }
 }

@@ -11,7 +11,7 @@ const isRoot = process.getuid?.() === 0
 
 /**
  * session: as a user has it; under root as nobody, for a libvirtd of root is always a system one.
- * system: as a host has it, QEMU as root; its folders are put over those of the machine in a mount namespace of its own.
+ * system: as a host has it, QEMU as the user that the distribution made for it; its folders are put over those of the machine in a mount namespace of its own.
  */
 export type LibvirtMode = 'session' | 'system'
 
@@ -65,8 +65,7 @@ export class PrivateLibvirtd {
   #prepareSystem(): void {
     for (const name of [...Object.keys(SYSTEM_FOLDERS), 'etc/qemu', 'lib/qemu', 'log/qemu'])
       mkdirSync(join(this.dir, name), { recursive: true })
-    const asRoot = ['user = "root"', 'group = "root"']
-    writeFileSync(join(this.dir, 'etc', 'qemu.conf'), `${[...QEMU_CONF, ...asRoot].join('\n')}\n`)
+    writeFileSync(join(this.dir, 'etc', 'qemu.conf'), `${QEMU_CONF.join('\n')}\n`)
     writeFileSync(join(this.dir, 'etc', 'libvirtd.conf'), 'auth_unix_ro = "none"\nauth_unix_rw = "none"\n')
   }
 

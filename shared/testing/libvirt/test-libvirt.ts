@@ -20,6 +20,8 @@ export function hasLibvirt(): boolean {
 export interface TestDisk {
   readonly sizeBytes: number
   readonly format: 'raw' | 'qcow2'
+  /** Else it is empty. */
+  readonly fileSystem?: 'ext4'
 }
 
 export class TestLibvirt implements AsyncDisposable {
@@ -64,17 +66,30 @@ export class TestLibvirt implements AsyncDisposable {
     return this.#daemon.virsh(...args)
   }
 
-  async define(options: { readonly name: string; readonly disks: readonly TestDisk[] }): Promise<TestGuest> {
-    const { name, disks } = options
+  async define(options: {
+    readonly name: string
+    readonly disks: readonly TestDisk[]
+    /** shared/testing/guest/guest-init says what there is. */
+    readonly role?: string
+  }): Promise<TestGuest> {
+    const { name, disks, role } = options
     const guest = new TestGuest(this, {
       name,
       disks: disks.map((disk, i) => ({ ...disk, path: this.#image(name, i) })),
     })
-    for (const { path, format, sizeBytes } of guest.disks)
-      execFileSync('qemu-img', ['create', '-q', '-f', format, path, String(sizeBytes)])
+    for (const disk of guest.disks) makeImage(disk)
     const xml = join(this.dir, `${name}.xml`)
     const { guestDir } = this
-    writeFileSync(xml, domainXml({ name, disks: guest.disks, guestDir, console: guest.consolePath }))
+    writeFileSync(
+      xml,
+      domainXml({
+        name,
+        disks: guest.disks,
+        guestDir,
+        console: guest.consolePath,
+        ...(role ? { role } : {}),
+      }),
+    )
     this.giveAway()
     await this.virsh('define', xml)
     guest.uuid = (await this.virsh('domuuid', name)).trim()
@@ -157,6 +172,23 @@ export class TestGuest {
     await eventually(`guest ${this.name} writes`, () => this.counter() > from + 1)
   }
 
+  /** What its agent answers. */
+  async ask(execute: string): Promise<unknown> {
+    const answer = await this.#libvirt.virsh('qemu-agent-command', this.name, JSON.stringify({ execute }))
+    return (JSON.parse(answer) as { return: unknown }).return
+  }
+
+  /** Started, and its agent answers. */
+  async startWithAgent(): Promise<void> {
+    await this.#libvirt.virsh('start', this.name)
+    await eventually(`the agent of ${this.name} answers`, () =>
+      this.ask('guest-ping').then(
+        () => true,
+        () => false,
+      ),
+    )
+  }
+
   /** While it is off. */
   write(diskIndex: number, offsetBytes: number, bytes: Buffer): void {
     const disk = this.disks[diskIndex]
@@ -171,6 +203,18 @@ export class TestGuest {
       },
     )
   }
+}
+
+function makeImage({ path, format, sizeBytes, fileSystem }: TestDisk & { readonly path: string }): void {
+  if (fileSystem === undefined) {
+    execFileSync('qemu-img', ['create', '-q', '-f', format, path, String(sizeBytes)])
+    return
+  }
+  const raw = `${path}.raw`
+  const env = { ...process.env, PATH: `${process.env['PATH']}:/usr/sbin:/sbin` }
+  execFileSync('mke2fs', ['-q', '-t', fileSystem, raw, `${sizeBytes / 1024}k`], { stdio: 'pipe', env })
+  execFileSync('qemu-img', ['convert', '-O', format, raw, path])
+  rmSync(raw)
 }
 
 /** Built once for all tests of this checkout. */
