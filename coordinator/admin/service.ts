@@ -2,6 +2,7 @@ import type { ReplicationPolicy } from '#shared/messages/policy.ts'
 import type {
   CloudView,
   EventView,
+  JobPictureView,
   JobView,
   PointView,
   ServerView,
@@ -91,6 +92,8 @@ export interface CoordinatorService {
 
   listJobs(options: { limit: number }): Promise<readonly JobView[]>
   showJob(job: string): Promise<JobView>
+  /** What the console showed when the test failover had come up. */
+  showJobPicture(job: string): Promise<JobPictureView>
   /** Yields the job as it is, then again after every change; ends after an ended state, or when `signal` aborts. */
   watchJob(job: string, signal: AbortSignal): AsyncIterable<JobView>
   cancelJob(job: string): Promise<JobView>

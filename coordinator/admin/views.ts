@@ -165,6 +165,9 @@ export const jobView = z.object({
 })
 export type JobView = z.infer<typeof jobView>
 
+export const jobPictureView = z.object({ job: z.string(), takenAtMs: z.number(), pngBase64: z.base64() })
+export type JobPictureView = z.infer<typeof jobPictureView>
+
 export const eventView = z.object({
   eventId: z.string(),
   atMs: z.number(),

@@ -38,7 +38,7 @@ it('has the vocabulary of the product', () => {
   const vocabulary = `vault create|list|show|set-certificate|credentials|regenerate-key · server list|show|remove · register
     · cloud list|pair|unpair · vm list|show|protect|unprotect|set-policy|pause|resume|resync|verify|export-seed|import-seed
     · point list|pin|unpin
-    · failover test|cleanup-test|planned|unplanned|change-point|commit|reverse · job list|show|watch|cancel · event list
+    · failover test|cleanup-test|planned|unplanned|change-point|commit|reverse · job list|show|picture|watch|cancel · event list
     · status · coordinator · provider · agent`
   const expected = vocabulary.split('·').flatMap((group) => {
     const [name = '', actions] = group.trim().split(/\s+/)

@@ -4,6 +4,7 @@ import type { JobId, VaultId, VmId } from '#shared/ids.ts'
 import { type ProtectionEvent, transition } from '../domain/protection.ts'
 import { type TestFailoverEvent, transitionTest } from '../domain/test-failover.ts'
 import type { ProtectedVm } from '../store/documents.ts'
+import { type Picture, putPicture } from '../store/pictures.ts'
 import {
   deleteProtectedVm,
   findProtectedVm,
@@ -26,6 +27,8 @@ export interface Effect {
   readonly forget?: true
   /** The first point stands: the seed is of no more use, nor is its key (I15). */
   readonly forgetSeedKey?: true
+  /** Of a console, as evidence of the job. */
+  readonly picture?: Picture
   readonly notices?: readonly Notice[]
 }
 
@@ -65,6 +68,7 @@ export async function applyEffect(
       })
   }
   if (effect.forgetSeedKey) await deleteSealedKey(db, { vaultId, vmId })
+  if (effect.picture && jobId) await putPicture(db, { vaultId, jobId, vmId }, effect.picture)
   for (const notice of effect.notices ?? []) await emit(engine, db, vaultId, { vmId, ...notice })
 }
 

@@ -1,7 +1,23 @@
 import { describe, expect, it } from 'vitest'
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import { protectedShop, TestCoordinator } from '../testing/test-coordinator.ts'
 
 describe('a protected VM with scripted agents', () => {
+  it('a test failover stands without a picture of its console, and says why there is none', async () => {
+    await using test = await TestCoordinator.start()
+    const { service } = test
+    const { b } = await protectedShop(test)
+    b.provider.failures.set('vm.screenshot', new HotsiteError('libvirt-unreachable', 'no libvirt'))
+    const request = { point: 'latest', network: 'lab' } as const
+    const drill = await test.job((await service.testFailover('shop', request)).jobId)
+    expect(drill.state).toBe('succeeded')
+    expect(drill.steps.find(({ name }) => name === 'picture')?.observed).toEqual({
+      picture: 'none: no libvirt',
+    })
+    expect(b.provider.running()).toEqual([`test-${drill.jobId}`])
+    await expect(service.showJobPicture(drill.jobId)).rejects.toMatchObject({ code: 'picture-unknown' })
+  })
+
   it('is protected, tested, failed over in a plan, reversed, failed back and unprotected', async () => {
     await using test = await TestCoordinator.start()
     const { service } = test
@@ -18,6 +34,8 @@ describe('a protected VM with scripted agents', () => {
       (await service.testFailover('shop', { point: 'latest', network: 'lab' })).jobId,
     )
     expect(drill.state).toBe('succeeded')
+    const { pngBase64 } = await service.showJobPicture(drill.jobId)
+    expect(Buffer.from(pngBase64, 'base64').toString()).toBe('a picture')
     expect(b.provider.running()).toEqual([`test-${drill.jobId}`])
     expect(a.provider.running()).toEqual(['shop-id'])
     const cleanup = await service.cleanupTest('shop', { notes: 'booted', outcome: 'passed' })

@@ -176,7 +176,21 @@ const seedKeys = `
   ) STRICT;
 `
 
+/** What the consoles of test failovers showed. */
+const pictures = `
+  CREATE TABLE pictures (
+    vault_id TEXT NOT NULL,
+    job_id TEXT NOT NULL,
+    vm_id TEXT NOT NULL,
+    taken_at_ms INTEGER NOT NULL,
+    png BLOB NOT NULL,
+    PRIMARY KEY (vault_id, job_id)
+  ) STRICT;
+  CREATE INDEX pictures_by_vm ON pictures (vault_id, vm_id, taken_at_ms);
+`
+
 export const coordinatorMigrations: readonly Migration[] = [
   { name: '0001-first', sql: first },
   { name: '0002-seed-keys', sql: seedKeys },
+  { name: '0003-pictures', sql: pictures },
 ]

@@ -113,6 +113,7 @@ export interface Database {
     created_at_ms: number
     ended_at_ms: number | null
   }
+  pictures: { vault_id: string; job_id: string; vm_id: string; taken_at_ms: number; png: Uint8Array }
   seed_keys: { vault_id: string; vm_id: string; sealed: Uint8Array; created_at_ms: number }
   reports: {
     vault_id: string

@@ -42,6 +42,9 @@ export class ScriptedProvider {
       'vm.shutDown': guard('vm.shutDown', ({ fabricVmId: id }) => this.#power(id, false)),
       'vm.stop': guard('vm.stop', ({ fabricVmId: id }) => this.#power(id, false)),
       'vm.observe': guard('vm.observe', ({ fabricVmId: id }) => this.#observe(id)),
+      'vm.screenshot': guard('vm.screenshot', () => ({
+        pngBase64: Buffer.from('a picture').toString('base64'),
+      })),
       'vm.remove': guard('vm.remove', ({ fabricVmId: id }) => {
         this.vms.delete(id)
         return this.#observe(id)

@@ -91,6 +91,7 @@ export function fabricConformance(name: string, make: () => Promise<FabricSubjec
       expect(await fabric.stop(id)).toEqual(absent)
       expect(await fabric.shutDown(id, 1000, never)).toEqual(absent)
       expect(await fabric.remove(id)).toEqual(absent)
+      expect(await fabric.screenshot(id)).toBeNull()
       await expect(fabric.start(id, heartbeatMs, never)).rejects.toMatchObject({ code: 'vm-unknown' })
     })
 

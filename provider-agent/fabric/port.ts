@@ -20,6 +20,8 @@ export interface Fabric {
   shutDown(vm: FabricVmId, timeoutMs: number, signal: AbortSignal): Promise<VmObservation>
   stop(vm: FabricVmId): Promise<VmObservation>
   remove(vm: FabricVmId): Promise<VmObservation>
+  /** Its display as a PNG; null: it is off, has none, or the driver cannot tell. */
+  screenshot(vm: FabricVmId): Promise<Buffer | null>
   fence(vm: FabricVmId, epoch: number, reason: string): Promise<VmObservation>
   unfence(vm: FabricVmId): Promise<VmObservation>
 }

@@ -80,8 +80,8 @@ async function cycle(source: Source, signal: AbortSignal): Promise<void> {
         'warning',
       )
       source.flow.evaluate()
-      // Room comes from an acknowledgement, which is a change; without a request the timetable decides.
-      if (requests.length > 0) await source.changeOrAfter(source.version, source.frequencyMs, signal)
+      // Without a request the timetable decides.
+      if (requests.length > 0) await roomOrInterval(source, bufferedBytes, signal)
       return
     }
     case 'needs-sync':
@@ -90,6 +90,21 @@ async function cycle(source: Source, signal: AbortSignal): Promise<void> {
       return
     default:
       assertNever(outcome)
+  }
+}
+
+/**
+ * Room comes from an acknowledgement, which is a change. Not every change is one: what the send loop does about a failed
+ * cycle is another, and would begin the next cycle at once, and so on without a pause.
+ */
+async function roomOrInterval(source: Source, bufferedBytes: number, signal: AbortSignal): Promise<void> {
+  const { engine, clock } = source.deps
+  const untilMs = clock.monotonicMs() + source.frequencyMs
+  while (!signal.aborted) {
+    const seen = source.version
+    const leftMs = untilMs - clock.monotonicMs()
+    if (leftMs <= 0 || (await engine.usage()).bufferedBytes < bufferedBytes) return
+    await source.changeOrAfter(seen, leftMs, signal)
   }
 }
 

@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { compare } from './compare.ts'
+import { measureGuestLatency } from './guest-latency.ts'
 import { measureLargeDisks } from './large-disks.ts'
 import { type Measure, speedMeasures } from './measures.ts'
 import { type BenchOptions, help, parseOptions } from './options.ts'
@@ -30,6 +31,7 @@ async function main(): Promise<void> {
     })
   try {
     if (options.mode === 'memory') report(await measureLargeDisks({ ...options, dir, say }), options)
+    else if (options.mode === 'guest') report(await measureGuestLatency({ ...options, dir, say }), options)
     else if (options.mode === 'prune') report(await measurePrune({ ...options, dir, say }), options)
     else await speed(dir, options)
   } finally {

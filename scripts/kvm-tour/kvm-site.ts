@@ -14,6 +14,7 @@ export type Accelerator = 'tcg' | 'kvm'
 export const guests = {
   orders: { name: 'orders', role: 'orders', disks: 2 },
   database: { name: 'database', role: 'database', disks: 1 },
+  latency: { name: 'latency', role: 'latency', disks: 1 },
 } as const
 export type GuestName = keyof typeof guests
 
@@ -72,18 +73,19 @@ export class KvmSite {
   }
 
   /** What the guest says of itself, through its agent; undefined: it does not, yet. */
-  async report(domain: string): Promise<string | undefined> {
-    try {
-      const handle = await this.#agent(domain, 'guest-file-open', { path: '/run/report', mode: 'r' })
-      const read = await this.#agent(domain, 'guest-file-read', { handle })
-      await this.#agent(domain, 'guest-file-close', { handle })
-      const text = Buffer.from((read as { 'buf-b64': string })['buf-b64'], 'base64')
-        .toString()
-        .trim()
-      return text || undefined
-    } catch {
-      return undefined
-    }
+  report(domain: string): Promise<string | undefined> {
+    return this.readFile(domain, '/run/report').then(
+      (text) => text.trim() || undefined,
+      () => undefined,
+    )
+  }
+
+  /** A file in the guest, through its agent. */
+  async readFile(domain: string, path: string): Promise<string> {
+    const handle = await this.#agent(domain, 'guest-file-open', { path, mode: 'r' })
+    const read = await this.#agent(domain, 'guest-file-read', { handle, count: 4 << 20 })
+    await this.#agent(domain, 'guest-file-close', { handle })
+    return Buffer.from((read as { 'buf-b64': string })['buf-b64'], 'base64').toString()
   }
 
   async #agent(domain: string, execute: string, args: object): Promise<unknown> {

@@ -67,13 +67,6 @@ export class KvmTour {
 
   async #protect(): Promise<void> {
     this.#screen.chapter('Protect two guests that nobody prepared')
-    const areKnown = async () => {
-      const vms = (await this.#lab.cli('vm', 'list')) as readonly { name: string; power: string }[]
-      const clouds = (await this.#lab.cli('cloud', 'list')) as readonly unknown[]
-      return clouds.length === 2 && names.every((name) => vms.some((vm) => vm.name === name))
-    }
-    if (!(await waitUntil(areKnown, CYCLE_TIMEOUT_MS, 500)))
-      throw new Error('the providers did not report their hosts and guests')
     await this.#hotsite(
       'cloud',
       'pair',
@@ -111,7 +104,7 @@ export class KvmTour {
       `${copy} came up after ${durationOf(job)}; it found orders up to ${found.n1}, in their order`,
     )
     const picture = join(this.#lab.layout.dir, '..', 'test-failover.png')
-    await this.#to.libvirtd.virsh('screenshot', copy, picture)
+    await this.#hotsite('job', 'picture', job.jobId, '--out', picture)
     if (!isPicture(picture)) throw new Error(`${picture} shows nothing`)
     this.#screen.seen(`its console: ${picture}`)
     const source = await this.#orders(this.#from, guests.orders.name)
@@ -120,6 +113,14 @@ export class KvmTour {
     if ((await this.#to.domains()).includes(copy)) throw new Error('clean-up left the test VM behind')
     this.#screen.seen('cleaned up, nothing left behind, notes kept')
     return picture
+  }
+
+  async #layersOf(name: string, agent: string): Promise<string[]> {
+    const vm = await this.#vm(name)
+    const newest = (await this.#points(name)).reduce((best, point) => (best.seq > point.seq ? best : point))
+    const paths = pathsIn(join(this.#lab.layout.agentDir(agent), 'data'))
+    const disks = name === guests.orders.name ? ['vda', 'vdb'] : ['vda']
+    return disks.map((disk) => paths.layer(parseVmId.parse(vm.vmId), parseDiskId.parse(disk), newest))
   }
 
   async #disaster() {
@@ -151,17 +152,7 @@ export class KvmTour {
   /** The points the guests were started from, by the tools of this machine. */
   async #checkPoints(): Promise<{ fileSystems: boolean; database: boolean }> {
     this.#screen.chapter('The same points, looked at from outside')
-    const layers = await Promise.all(
-      names.map(async (name) => {
-        const vm = await this.#vm(name)
-        const newest = (await this.#points(name)).reduce((best, point) =>
-          best.seq > point.seq ? best : point,
-        )
-        const paths = pathsIn(join(this.#lab.layout.agentDir('host-b1'), 'data'))
-        const disks = name === guests.orders.name ? ['vda', 'vdb'] : ['vda']
-        return disks.map((disk) => paths.layer(parseVmId.parse(vm.vmId), parseDiskId.parse(disk), newest))
-      }),
-    )
+    const layers = await Promise.all(names.map((name) => this.#layersOf(name, 'host-b1')))
     const fileSystems = layers.flat().every(isFileSystemClean)
     this.#screen.seen(`e2fsck: ${fileSystems ? 'all file systems clean' : 'ERRORS'}`)
     const database = isDatabaseAtPointClean(layers[1]?.[0] ?? '')

@@ -3,11 +3,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { buildGuest, guestFolder } from '#shared/testing/libvirt/test-libvirt.ts'
-import { writeDaemonConfigs } from '../lab-kit/configs.ts'
-import { labDown, labUp } from '../lab-kit/lab.ts'
-import type { SiteName } from '../lab-kit/layout.ts'
 import { openScreen, type Screen } from '../tour/screen.ts'
-import { type Accelerator, type GuestName, guests, KvmSite, siteDriver } from './kvm-site.ts'
+import { startKvmLab } from './kvm-lab.ts'
+import type { Accelerator } from './kvm-site.ts'
 import { KvmTour } from './kvm-tour.ts'
 import type { KvmTourResult } from './result.ts'
 
@@ -70,38 +68,18 @@ async function tour(of: {
   screen: Screen
   stop: (() => Promise<void>)[]
 }): Promise<Omit<KvmTourResult, 'seconds'>> {
-  const { dir, accel, screen, stop } = of
+  const { screen } = of
   screen.chapter('Two hosts under libvirt on this machine')
   const guestDir = guestFolder()
   buildGuest(guestDir)
   screen.seen('a small Linux guest from packages of Debian: kernel, busybox, guest agent, SQLite')
-  const sites: Record<SiteName, KvmSite> = {
-    'site-a': new KvmSite('site-a', join(dir, 'a')),
-    'site-b': new KvmSite('site-b', join(dir, 'b')),
-  }
-  for (const site of Object.values(sites)) {
-    stop.push(() => site.stop())
-    await site.start()
-  }
-  const from = sites['site-a']
-  for (const guest of Object.keys(guests) as GuestName[]) {
-    await from.makeGuest(guest, { guestDir, accel })
-    screen.seen(`${guest} runs on host-a1 (${accel}), disks with ext4`)
-  }
-  const labDir = join(dir, 'lab')
-  stop.push(() => labDown(labDir))
-  const lab = await labUp(labDir, {
+  const { lab, from, to } = await startKvmLab({
+    ...of,
+    guestDir,
+    guests: ['orders', 'database'],
     progress: (text) => screen.seen(text),
-    makeGuest: () => {},
-    startGuest: async () => {},
-    writeConfigs: (layout, ports) =>
-      writeDaemonConfigs(
-        layout,
-        ports,
-        siteDriver((name) => sites[name]),
-      ),
   })
-  return await new KvmTour(lab, screen, { from, to: sites['site-b'] }).run()
+  return await new KvmTour(lab, screen, { from, to }).run()
 }
 
 function showResult(screen: Screen, result: KvmTourResult): void {

@@ -32,3 +32,8 @@ test('an hour without the line, a copy every thirty seconds: nothing is copied a
   // The whole backlog in its order would take ten times as long on this line.
   expect(secondsUntilCurrent).toBeLessThan(150)
 })
+
+test('a full buffer with somebody waiting for a copy: the source waits for room and does not try without a pause', async () => {
+  // Two VMs, a buffer of 2 MiB, a throttle, and a copy that is asked for while the line is silent.
+  expect((await runHistory({ seed: 799 })).violations).toEqual([])
+})

@@ -45,7 +45,7 @@ export const adminErrors = {
     retryable: false,
   },
   'file-exists': {
-    cause: 'A file of that name is there already, and keys are never overwritten.',
+    cause: 'A file of that name is there already, and nothing is overwritten.',
     action: 'Name another folder or file, or move the old one away.',
     retryable: false,
   },

@@ -74,6 +74,12 @@ export const orchestrationErrors = {
     action: 'Use a network the VMM server reports, or correct the network map of the pairing.',
     retryable: false,
   },
+  'picture-unknown': {
+    cause:
+      'Only a test failover takes a picture, of a VM with a display, and the newest twenty of a VM are kept.',
+    action: 'Find the job with "hotsite job list"; "hotsite job show" says whether a picture was kept.',
+    retryable: false,
+  },
   'app-consistent-unsupported': {
     cause:
       'The hosts of the source cannot ask a guest to bring its applications to rest: all points are crash-consistent there.',

@@ -18,6 +18,8 @@ export const domainMetadata = z.object({
   classification: z.string().nullable().optional(),
   disks: z.array(z.object({ diskId, name: z.string(), target: z.string(), boot: z.boolean() })).default([]),
   nics: z.array(z.object({ name: z.string(), network: z.string().nullable() })).default([]),
+  /** Somebody else defined it on this host; we only changed where its disks lie and its NICs lead. */
+  isHome: z.boolean().optional(),
   /** Of what was asked for, so that a repetition is recognized. */
   requestHash: z.string().optional(),
   fence: z.object({ epoch: z.int(), reason: z.string() }).optional(),

@@ -50,6 +50,9 @@ const overlayDisk = z.strictObject({
 })
 export type OverlayDisk = z.infer<typeof overlayDisk>
 
+/** A text console takes 10 KiB, a desktop some hundred; one message has to hold it. */
+export const MAX_SCREENSHOT_BASE64 = 700_000
+
 const empty = z.strictObject({})
 
 /** Servers removed whose membership would still hold: 36 bytes each, well below one message. */
@@ -249,6 +252,11 @@ export const providerCommands = {
   'vm.stop': { request: z.strictObject({ fabricVmId }), result: vmObservation },
   /** Remove the definition; disks given by `vm.define` are left to whoever made them. Repeatable. */
   'vm.remove': { request: z.strictObject({ fabricVmId }), result: vmObservation },
+  /** What its display shows now; null: it has none, or the fabric cannot tell. */
+  'vm.screenshot': {
+    request: z.strictObject({ fabricVmId }),
+    result: z.strictObject({ pngBase64: base64.max(MAX_SCREENSHOT_BASE64).nullable() }),
+  },
   'vm.observe': { request: z.strictObject({ fabricVmId }), result: vmObservation },
   /** Refuse to start the VM from now on and power it off if it runs: it runs elsewhere at a higher epoch (I5). */
   'vm.fence': { request: z.strictObject({ fabricVmId, epoch, reason: z.string() }), result: vmObservation },

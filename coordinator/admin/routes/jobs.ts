@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { adminLimits } from '../limits.ts'
 import { accepted, lines, ok, route } from '../route.ts'
-import { eventView, jobView, statusView } from '../views.ts'
+import { eventView, jobPictureView, jobView, statusView } from '../views.ts'
 
 const listQuery = z.strictObject({
   limit: z.coerce.number().int().min(1).max(adminLimits.maxListed).default(50),
@@ -22,6 +22,13 @@ export const jobRoutes = {
     summary: 'One job with its steps',
     reply: ok(jobView),
     handle: (service, { params }) => service.showJob(params.job),
+  }),
+  showJobPicture: route({
+    method: 'GET',
+    path: '/v1/jobs/{job}/picture',
+    summary: 'What the console showed when the VM of a test failover had come up',
+    reply: ok(jobPictureView),
+    handle: (service, { params }) => service.showJobPicture(params.job),
   }),
   watchJob: route({
     method: 'GET',

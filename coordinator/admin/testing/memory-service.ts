@@ -125,6 +125,13 @@ export class MemoryService implements CoordinatorService {
   async showJob(job: string) {
     return this.jobs.get(job)
   }
+  async showJobPicture(job: string) {
+    return {
+      job: this.jobs.get(job).jobId,
+      takenAtMs: sampleNowMs,
+      pngBase64: Buffer.from('PNG').toString('base64'),
+    }
+  }
   watchJob(job: string, signal: AbortSignal) {
     return this.jobs.watch(job, signal)
   }

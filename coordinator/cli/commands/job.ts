@@ -1,6 +1,8 @@
+import { writeFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import type { JobView } from '#coordinator/admin/views.ts'
 import { operationWords } from '#coordinator/domain/operation-words.ts'
+import { HotsiteError } from '#shared/errors/hotsite-error.ts'
 import { type Context, clientFor, show, table } from '../context.ts'
 import { jobLines, jobStyle } from '../job-text.ts'
 import { addNoWaitOption, followJob } from '../job-wait.ts'
@@ -38,6 +40,21 @@ export function addJobCommands(program: Command, context: Context): void {
   )
   withExample(
     group
+      .command('picture <job>')
+      .description('save what the console showed when the VM of a test failover had come up, as PNG')
+      .requiredOption('--out <file>', 'where to write it; a file that is there is kept')
+      .action(async (job: string, options: { out: string }, command: Command) => {
+        const picture = await clientFor(context, command).call('showJobPicture', { params: { job } })
+        writeNew(options.out, Buffer.from(picture.pngBase64, 'base64'))
+        const { takenAtMs } = picture
+        show(context, command, { job: picture.job, takenAtMs, file: options.out }, ({ file }) => [
+          `Written to ${file}.`,
+        ])
+      }),
+    'hotsite job picture JOB --out test.png',
+  )
+  withExample(
+    group
       .command('watch <job>')
       .description('follow a job until it has ended; the exit code tells how')
       .action(async (job: string, _options: unknown, command: Command) => {
@@ -57,6 +74,16 @@ export function addJobCommands(program: Command, context: Context): void {
       }),
     'hotsite job cancel JOB',
   )
+}
+
+/** Never over a file that is there. */
+function writeNew(path: string, bytes: Uint8Array): void {
+  try {
+    writeFileSync(path, bytes, { flag: 'wx' })
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error
+    throw new HotsiteError('file-exists', `${path} is there already`)
+  }
 }
 
 function listLines(context: Context, jobs: readonly JobView[]): string[] {

@@ -53,6 +53,7 @@ export const testFailover = jobKind<Params>({
     },
     { name: 'define-vm', title: 'Define the test VM', run: defineTestVm },
     { name: 'start-vm', title: 'Start the test VM and see it run', run: startTestVm },
+    { name: 'picture', title: 'Keep a picture of its console', run: keepPicture },
   ],
   undoSteps: [
     {
@@ -126,6 +127,28 @@ function startTestVm(context: StepContext<Params>): Promise<StepOutcome> {
     },
     { test: [{ kind: 'testRunning' }], notices: [{ severity: 'info', code: 'test-running', message }] },
   )
+}
+
+/** Evidence, if it can be had: a test that runs is not taken down for want of it. */
+async function keepPicture(context: StepContext<Params>): Promise<StepOutcome> {
+  const vm = vmOf(context)
+  const request = { fabricVmId: runOf(vm).fabricVmId }
+  const command = { server: vm.target.providerId, kind: 'vm.screenshot', request, attempts: 1 } as const
+  const outcome = await context.command(command)
+  if (outcome.kind === 'open')
+    return outcome.connected && context.askedForMs < context.engine.limits.tidyWaitMs
+      ? outcome.outcome
+      : { kind: 'done', observed: { picture: 'none: the provider does not answer' } }
+  if (outcome.kind === 'failed')
+    return { kind: 'done', observed: { picture: `none: ${outcome.error.message}` } }
+  const { pngBase64 } = outcome.result
+  if (pngBase64 === null) return { kind: 'done', observed: { picture: 'none: the VM has no display' } }
+  const png = Buffer.from(pngBase64, 'base64')
+  return {
+    kind: 'done',
+    observed: { picture: `hotsite job picture ${context.job.jobId}` },
+    effect: { picture: { takenAtMs: context.nowMs, png } },
+  }
 }
 
 function recordFailure(context: StepContext<Params>): Promise<StepOutcome> {

@@ -3,13 +3,17 @@ import type { CoordinatorService } from '../../admin/service.ts'
 import type { JobView } from '../../admin/views.ts'
 import { stepHasEnded } from '../../domain/jobs.ts'
 import { findJob, type JobRow, listJobs, listSteps, type StepRow, updateJob } from '../../store/jobs.ts'
+import { findPicture } from '../../store/pictures.ts'
 import type { Engine } from '../engine.ts'
 import { jobKindOf } from '../kinds/job-kinds.ts'
 import { mayStillReturn } from '../run-job.ts'
 import { jobView } from './job-views.ts'
 import { resolveJob } from './resolve.ts'
 
-type JobService = Pick<CoordinatorService, 'listJobs' | 'showJob' | 'watchJob' | 'cancelJob'>
+type JobService = Pick<
+  CoordinatorService,
+  'listJobs' | 'showJob' | 'showJobPicture' | 'watchJob' | 'cancelJob'
+>
 
 export function jobService(engine: Engine): JobService {
   const { db } = engine
@@ -19,6 +23,13 @@ export function jobService(engine: Engine): JobService {
       return Promise.all(jobs.map((job) => jobView(db, job)))
     },
     showJob: async (id) => jobView(db, await resolveJob(db, id)),
+    async showJobPicture(id) {
+      const job = await resolveJob(db, id)
+      const picture = await findPicture(db, job)
+      if (!picture) throw new HotsiteError('picture-unknown', `job ${id} has no picture`)
+      const { takenAtMs, png } = picture
+      return { job: job.jobId, takenAtMs, pngBase64: Buffer.from(png).toString('base64') }
+    },
     watchJob: (id, signal) => watch(engine, id, signal),
     async cancelJob(id) {
       const job = await resolveJob(db, id)

@@ -194,6 +194,11 @@ class FolderFabric implements Fabric {
     })
   }
 
+  /** A process has no display. */
+  async screenshot() {
+    return null
+  }
+
   fence(id: FabricVmId, epoch: number, reason: string) {
     return this.#changes.run(id, async () => {
       const vm = this.#find(id)

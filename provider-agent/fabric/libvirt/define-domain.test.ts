@@ -205,6 +205,23 @@ describe('the definition of a replica', () => {
     ])
   })
 
+  test('a VM that comes home keeps what ties it to its host; its disks lie elsewhere', () => {
+    const home = parseXml(source.replace(" id='7'", ''))
+    const id = fabricVmId.parse(SOURCE_UUID)
+    const nics = [
+      { name: 'eth0', network: 'br0' },
+      { name: 'eth1', network: 'prod-b' },
+    ]
+    const xml = defineDomain({ request: request({ fabricVmId: id, nics }), networks, home })
+    for (const kept of [SOURCE_UUID, 'hostdev', 'vcpupin', '/opt/qemu', 'quorum', 'openvswitch', '10.0.0.7'])
+      expect(xml.replaceAll('"', "'")).toContain(kept)
+    const [first] = devicesOf(xml, 'disk')
+    expect(child(first, 'source')?.getAttribute('file')).toBe('/replicas/sda.qcow2')
+    const [, second] = devicesOf(xml, 'interface')
+    expect(child(second, 'source')?.getAttribute('network')).toBe('prod-b')
+    expect(readMetadata(parseXml(xml)).isHome).toBe(true)
+  })
+
   test('a VM of another kind of fabric is refused', () => {
     const { description } = request()
     expect(() => define({ description: { ...description, driverSettings: { command: ['sh'] } } })).toThrow(

@@ -19,7 +19,7 @@ import {
   xmlText,
 } from '#shared/libvirt/xml.ts'
 import type { CommandRequest } from '#shared/messages/commands.ts'
-import { connect, type HostNetworks } from './networks.ts'
+import { connect, type HostNetworks, networkOf } from './networks.ts'
 
 type DefineRequest = CommandRequest<'vm.define'>
 
@@ -33,6 +33,8 @@ const HOST_CHARACTER_TYPES = new Set(['file', 'unix', 'pipe', 'dev', 'tcp', 'udp
 export interface Definition {
   readonly request: DefineRequest
   readonly networks: HostNetworks
+  /** The definition that somebody else gave it on this very host: the VM comes home, and nothing in it is foreign. */
+  readonly home?: Element
   /** What is kept of an earlier definition. */
   readonly fence?: DomainMetadata['fence']
 }
@@ -42,8 +44,30 @@ export function requestHash(request: DefineRequest): string {
 }
 
 /** Throws `request-invalid` for a VM of another kind of fabric. */
-export function defineDomain({ request, networks, fence }: Definition): string {
-  const { description, fabricVmId, name } = request
+export function defineDomain({ request, networks, home, fence }: Definition): string {
+  const { description, fabricVmId } = request
+  const domain = home ? parseXml(xmlText(home)) : foreignDomain(request)
+  const devices = child(domain, 'devices') ?? append(domain, 'devices')
+  const disks = placeDisks(devices, request)
+  placeNics(devices, request, { networks, isHome: home !== undefined })
+  if (!home && disks.some(({ boot }) => boot)) bootFrom(domain, devices, disks)
+  const metadata: DomainMetadata = {
+    fabricVmId,
+    generation: description.generation,
+    operatingSystem: description.operatingSystem,
+    classification: description.classification,
+    disks,
+    nics: request.nics,
+    requestHash: requestHash(request),
+    ...(home ? { isHome: true } : {}),
+    ...(fence ? { fence } : {}),
+  }
+  writeMetadata(domain, metadata)
+  return setFence(xmlText(domain), metadata)
+}
+
+/** From the source's definition, without what belongs to its host. */
+function foreignDomain({ description, fabricVmId, name }: DefineRequest): Element {
   const source = description.driverSettings['domainXml']
   if (typeof source !== 'string')
     throw new HotsiteError(
@@ -61,21 +85,7 @@ export function defineDomain({ request, networks, fence }: Definition): string {
   detachMedia(devices)
   detachCharacterDevices(devices)
   detachGraphics(devices)
-  const disks = placeDisks(devices, request)
-  placeNics(devices, request, networks)
-  if (disks.some(({ boot }) => boot)) bootFrom(domain, devices, disks)
-  const metadata: DomainMetadata = {
-    fabricVmId,
-    generation: description.generation,
-    operatingSystem: description.operatingSystem,
-    classification: description.classification,
-    disks,
-    nics: request.nics,
-    requestHash: requestHash(request),
-    ...(fence ? { fence } : {}),
-  }
-  writeMetadata(domain, metadata)
-  return setFence(xmlText(domain), metadata)
+  return domain
 }
 
 function setText(domain: Element, name: string, text: string): void {
@@ -209,7 +219,7 @@ function pointTo(element: Element, { path, format }: DefineRequest['disks'][numb
 function placeNics(
   devices: Element,
   { nics, fabricVmId, purpose }: DefineRequest,
-  networks: HostNetworks,
+  { networks, isHome }: { readonly networks: HostNetworks; readonly isHome: boolean },
 ): void {
   const present = children(devices, 'interface')
   for (const [i, { network }] of nics.entries()) {
@@ -218,6 +228,8 @@ function placeNics(
       nic = append(devices, 'interface')
       append(nic, 'model', { type: 'virtio' })
     }
+    // With whatever its port there has beside the network.
+    if (isHome && networkOf(nic, networks) === network) continue
     removeChildren(nic, 'alias', 'boot')
     // A test runs beside its source: on a network that both reach they must not be taken for each other.
     if (purpose === 'test' || !child(nic, 'mac')) {

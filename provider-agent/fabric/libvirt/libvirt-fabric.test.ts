@@ -9,6 +9,7 @@ import { domainXml, hasLibvirt, TestLibvirt } from '#shared/testing/libvirt/test
 import { type FabricSubject, fabricConformance, type GuestKind } from '../conformance.ts'
 import type { LibvirtFabricConfig } from './config.ts'
 import { openLibvirtFabric } from './libvirt-fabric.ts'
+import { isPng } from './png.ts'
 
 const MiB = 2 ** 20
 /** An emulated guest boots in five seconds, and in a minute on a machine that is busy. */
@@ -138,6 +139,22 @@ describe.skipIf(!hasLibvirt())('with real guests', () => {
       expect(names.find((name) => name.startsWith('orders-'))).toBeDefined()
       await fabric.remove(replica)
       expect((await fabric.observe(id)).exists).toBe(true)
+    })
+
+    test('a display is shown as PNG; a VM without one, or off, has none', async () => {
+      const { guest, id } = await define()
+      const fabric = open()
+      await libvirt.virsh('start', 'orders')
+      expect(await fabric.screenshot(id)).toBeNull()
+      await guest.stop()
+      const xml = join(libvirt.dir, 'display.xml')
+      const plain = await libvirt.virsh('dumpxml', '--inactive', 'orders')
+      writeFileSync(xml, plain.replace('</devices>', "<video><model type='vga'/></video></devices>"))
+      await libvirt.virsh('define', xml)
+      expect(await fabric.screenshot(id)).toBeNull()
+      await libvirt.virsh('start', 'orders')
+      const picture = await fabric.screenshot(id)
+      expect(picture && isPng(picture)).toBe(true)
     })
 
     test('libvirtd that is gone is no VM that is gone', async () => {

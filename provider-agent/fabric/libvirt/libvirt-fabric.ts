@@ -13,10 +13,11 @@ import type { VmObservation } from '#shared/messages/vm.ts'
 import type { Fabric } from '../port.ts'
 import { FabricInventoryTaker } from './all-hosts.ts'
 import type { LibvirtFabricConfig } from './config.ts'
-import { defineDomain, requestHash, setFence } from './define-domain.ts'
+import { type Definition, defineDomain, requestHash, setFence } from './define-domain.ts'
 import { DomainFinder, domainOn, type FoundDomain, type LibvirtHost, networksOf, openHosts } from './hosts.ts'
 import { reaches } from './networks.ts'
 import { nothingThere, observeDomain } from './observe.ts'
+import { takeScreenshot } from './screenshot.ts'
 import { SignsOfLife } from './signs-of-life.ts'
 
 /** libvirt itself waits 30 s for a domain that another job holds. */
@@ -84,14 +85,15 @@ class LibvirtFabric implements Fabric {
         )
       if (existing?.metadata.requestHash === requestHash(request)) return await this.#observe(existing)
       if (existing) refuseRunning(existing, 'redefined')
-      const fence = existing?.metadata.fence
-      const xml = defineDomain({ request, networks: await networksOf(host), ...(fence ? { fence } : {}) })
+      const before = existing && (await definitionOf(existing))
+      const kept = existing && before !== undefined ? keptOf(existing, before) : {}
+      const xml = defineDomain({ request, networks: await networksOf(host), ...kept })
       await this.#defineNamed(host, xml, existing)
       const defined = await domainOn(host, domainUuid(id))
       try {
         await this.#requireDisks(defined, request)
       } catch (error) {
-        await this.#putBack(host, domainUuid(id), existing)
+        await putBack(host, domainUuid(id), before)
         throw error
       }
       return await this.#observe(defined)
@@ -164,6 +166,11 @@ class LibvirtFabric implements Fabric {
       await vm.host.virsh.run(['undefine', vm.uuid, ...everything])
       return await this.#observe(await domainOn(vm.host, vm.uuid))
     })
+  }
+
+  async screenshot(id: FabricVmId) {
+    const vm = await this.#finder.find(id)
+    return vm?.live ? await takeScreenshot(vm) : null
   }
 
   fence(id: FabricVmId, epoch: number, reason: string) {
@@ -262,14 +269,8 @@ class LibvirtFabric implements Fabric {
     )
   }
 
-  async #putBack(host: LibvirtHost, uuid: string, existing: FoundDomain | undefined): Promise<void> {
-    if (existing) await host.virsh.runWithFile(['define'], xmlText(existing.definition))
-    else await host.virsh.run(['undefine', uuid])
-  }
-
   async #redefine({ host, uuid }: FoundDomain, metadata: DomainMetadata): Promise<void> {
-    // With what else is left out of a definition: the password of its console.
-    const xml = await host.virsh.run(['dumpxml', '--inactive', '--security-info', uuid])
+    const xml = await definitionOf({ host, uuid })
     await host.virsh.runWithFile(['define'], setFence(xml, metadata))
   }
 }
@@ -301,4 +302,20 @@ async function startFailure({ host, uuid, name }: FoundDomain): Promise<HotsiteE
     'vm-start-failed',
     `VM ${name} was started on ${host.config.name} and ended by itself: ${state}; its log there is /var/log/libvirt/qemu/${name}.log`,
   )
+}
+
+/** With what is left out of it elsewhere: the password of its console. */
+function definitionOf({ host, uuid }: Pick<FoundDomain, 'host' | 'uuid'>): Promise<string> {
+  return host.virsh.run(['dumpxml', '--inactive', '--security-info', uuid])
+}
+
+async function putBack(host: LibvirtHost, uuid: string, before: string | undefined): Promise<void> {
+  if (before === undefined) await host.virsh.run(['undefine', uuid])
+  else await host.virsh.runWithFile(['define'], before)
+}
+
+/** One that is not ours is kept whole. */
+function keptOf({ metadata }: FoundDomain, before: string): Pick<Definition, 'home' | 'fence'> {
+  const { fence, isHome, requestHash: known } = metadata
+  return { ...(fence ? { fence } : {}), ...(known === undefined || isHome ? { home: parseXml(before) } : {}) }
 }
