@@ -27,13 +27,16 @@ export class AppPoints {
     this.#source = source
   }
 
-  get isWanted(): boolean {
+  /** Whether the cycle that begins now is to be one. Asked again within ten minutes, the answer is no, unless that succeeded. */
+  take(): boolean {
     const { record, deps } = this.#source
     const { policy, lastAppPointMs } = record
     const due = { hours: policy.appConsistentHours, lastMs: lastAppPointMs, nowMs: deps.clock.now() }
     if (!isAppPointDue(due)) return false
-    const tried = this.#triedMonotonicMs
-    return tried === undefined || deps.clock.monotonicMs() - tried >= RETRY_MS
+    const nowMs = deps.clock.monotonicMs()
+    if (this.#triedMonotonicMs !== undefined && nowMs - this.#triedMonotonicMs < RETRY_MS) return false
+    this.#triedMonotonicMs = nowMs
+    return true
   }
 
   /** What became of a cycle that was to be one. */
@@ -44,7 +47,6 @@ export class AppPoints {
       this.#source.note({ lastAppPointMs: capturedAtMs })
       return
     }
-    this.#triedMonotonicMs = deps.clock.monotonicMs()
     if (notQuiesced === undefined) return
     const message = `point ${seq} of VM ${vmId} is crash-consistent, not application-consistent: ${notQuiesced}`
     deps.raise({ severity: 'warning', code: 'app-consistent-failed', message, vmId })

@@ -45,7 +45,7 @@ async function cycle(source: Source, signal: AbortSignal): Promise<void> {
   // Not since the last try: one that came to nothing leaves its changes to this one.
   const elapsedMs = startMs - source.seenMonotonicMs
   const requests = source.takeRequests()
-  const quiesce = source.appPoints.isWanted
+  const quiesce = source.appPoints.take()
   let outcome: CaptureOutcome
   try {
     outcome = await engine.capture(source.vmId, {

@@ -61,8 +61,10 @@ async function beginFrozen(deps: SnapshotDeps, { uuid, name }: Domain, begin: re
       freezeMs,
     }
   } catch (error) {
+    // An agent that hangs holds virsh up until that is ended; whether libvirt itself is away, the next call tells.
     guard.thaw()
-    throw error
+    log.warn('libvirt.freeze-hangs', { vm: name, error })
+    return { isFrozen: false, isBegun: false, isHeld: false, freezeMs: clock.monotonicMs() - startedMs }
   }
 }
 
