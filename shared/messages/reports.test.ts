@@ -45,6 +45,7 @@ const inventory = {
   hosts: [],
   networks: [{ name: 'net', logicalNetwork: 'net', subnets: [{ name: 'a', cidr: '10.0.0.0/8' }] }],
   classifications: [{ name: 'gold' }],
+  quiescesGuests: true,
   vms: [
     {
       fabricVmId: 'vm',
