@@ -63,8 +63,9 @@ export class BufferKeeper {
     this.#sources.set(vmId, { vmId, fabricVmId, epoch })
   }
 
+  /** Also of a VM that this life was not told of: an earlier one died while it was being forgotten. */
   fabricVmIdOf(vmId: VmId): FabricVmId | undefined {
-    return this.#sources.get(vmId)?.fabricVmId
+    return this.#sources.get(vmId)?.fabricVmId ?? this.row(vmId)?.fabricVmId
   }
 
   forget(vmId: VmId): void {

@@ -4,6 +4,7 @@
  */
 import type { Element } from '@xmldom/xmldom'
 import { z } from 'zod'
+import { HotsiteError } from '../errors/hotsite-error.ts'
 import { diskId, fabricVmId } from '../ids.ts'
 import { append, child, children, descendant, removeChildren, textOf } from './xml.ts'
 
@@ -28,14 +29,22 @@ export type DomainMetadata = z.infer<typeof domainMetadata>
 
 const none: DomainMetadata = { disks: [], nics: [] }
 
-/** Nothing, for a domain of somebody else. */
+/**
+ * Nothing, for a domain of somebody else. Throws `libvirt-failed` for what is not understood: a fence stands there, and one
+ * that cannot be read is not one that is lifted (I5).
+ */
 export function readMetadata(domain: Element): DomainMetadata {
   const text = textOf(descendant(domain, 'metadata', ELEMENT))
   if (!text) return none
   try {
-    return domainMetadata.catch(none).parse(JSON.parse(text))
-  } catch {
-    return none
+    return domainMetadata.parse(JSON.parse(text))
+  } catch (error) {
+    const name = textOf(child(domain, 'name'))
+    throw new HotsiteError(
+      'libvirt-failed',
+      `what Hotsite wrote into the metadata of domain ${name} is not understood: was it edited, or written by a newer version?`,
+      { cause: error },
+    )
   }
 }
 

@@ -142,7 +142,11 @@ async function keepPicture(context: StepContext<Params>): Promise<StepOutcome> {
   if (outcome.kind === 'failed')
     return { kind: 'done', observed: { picture: `none: ${outcome.error.message}` } }
   const { pngBase64 } = outcome.result
-  if (pngBase64 === null) return { kind: 'done', observed: { picture: 'none: the VM has no display' } }
+  if (pngBase64 === null)
+    return {
+      kind: 'done',
+      observed: { picture: 'none: the VM has no display, or a picture of it is too large' },
+    }
   const png = Buffer.from(pngBase64, 'base64')
   return {
     kind: 'done',

@@ -249,6 +249,15 @@ describe('the definition of a replica', () => {
   )
 })
 
+test('I5: metadata that is not understood is an error, never a fence that is not there', () => {
+  const fenced = setFence(source, { disks: [], nics: [], fence: { epoch: 2, reason: 'there' } })
+  expect(readMetadata(parseXml(fenced)).fence?.epoch).toBe(2)
+  for (const broken of [fenced.replace('"epoch":2', '"epoch":"two"'), fenced.replace('{"disks"', '{disks')]) {
+    expect(broken).not.toBe(fenced)
+    expect(() => readMetadata(parseXml(broken))).toThrow(/not understood/)
+  }
+})
+
 test('a fence that is lifted leaves the definition of somebody else`s VM as it was', () => {
   const plain = setFence(source, { disks: [], nics: [] })
   const fenced = setFence(plain, { disks: [], nics: [], fence: { epoch: 2, reason: 'there' } })

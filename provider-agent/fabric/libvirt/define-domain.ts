@@ -198,17 +198,7 @@ const letter = (index: number) => String.fromCharCode(97 + index)
 
 function pointTo(element: Element, { path, format }: DefineRequest['disks'][number]): void {
   element.setAttribute('type', 'file')
-  removeChildren(
-    element,
-    'source',
-    'backingStore',
-    'mirror',
-    'auth',
-    'encryption',
-    'serial0',
-    'alias',
-    'boot',
-  )
+  removeChildren(element, 'source', 'backingStore', 'mirror', 'auth', 'encryption', 'alias', 'boot')
   const driver = child(element, 'driver') ?? append(element, 'driver', { name: 'qemu' })
   driver.setAttribute('type', format)
   // They demand a file system that the other host need not have.

@@ -19,6 +19,7 @@ interface Seen {
 export class SignsOfLife {
   readonly #clock: Clock
   readonly #seen = new Map<string, Seen>()
+  readonly #expected = new Set<string>()
 
   constructor(clock: Clock) {
     this.#clock = clock
@@ -29,7 +30,6 @@ export class SignsOfLife {
     this.#seen.delete(uuid)
     this.#expected.add(uuid)
   }
-  readonly #expected = new Set<string>()
 
   /** Milliseconds since the newest sign since it started; null: none was seen yet, or it is off. */
   async ageMs({ live, uuid, host }: FoundDomain): Promise<number | null> {

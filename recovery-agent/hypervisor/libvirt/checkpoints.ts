@@ -103,7 +103,7 @@ export class Checkpoints {
       // libvirt removes bitmaps of running domains only.
       for (const { target, path } of disks)
         if (path !== null && checkpoint.disks.has(target))
-          await promisify(execFile)('qemu-img', ['bitmap', '--remove', path, checkpoint.name])
+          await promisify(execFile)('qemu-img', ['bitmap', '--remove', '-f', 'qcow2', path, checkpoint.name])
       this.#disks.delete(`${uuid}/${checkpoint.name}`)
       await this.#virsh.run(['checkpoint-delete', uuid, checkpoint.name, '--metadata'])
     }

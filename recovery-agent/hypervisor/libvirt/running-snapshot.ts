@@ -109,6 +109,10 @@ async function begin(
   try {
     begun = await beginBackup(deps, domain, { paths, quiesce: plan.quiesce })
   } catch (error) {
+    // A job that began all the same is ended before its guard goes (I11).
+    await endLeftoverJob(deps, uuid).catch((failure: unknown) => {
+      deps.log.warn('libvirt.backup-not-ended', { vm: domain.name, error: failure })
+    })
     guard[Symbol.dispose]()
     throw beginError(deps, domain, error)
   } finally {
